@@ -1,0 +1,54 @@
+"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically, never pickled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from rcccodec.atomic import write_bytes
+from rcccodec.errors import ModelError
+
+
+def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
+    """Write ``tensors`` and JSON-able ``values`` to ``path``; a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"values": json.dumps(values)})
+    write_bytes(path, data)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what ``save_checkpoint`` wrote.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            values = json.loads(file.metadata()["values"])
+            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{path}: not a readable checkpoint ({error})") from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's moments as named tensors."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": torch.as_tensor(value) for i, s in state.items() for name, value in s.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` took out."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,244 @@
+"""One training run: a beta-VAE warm start, then NERD, checkpointed so that it resumes bit for bit on a CPU."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rcccodec.distortion import parse_distortion
+from rcccodec.errors import ModelError
+from rcccodec.proposals.generator import Generator, GeneratorSpec, build_generator
+from rcccodec.training.encoder import Encoder
+from rcccodec.training.objectives import (
+    nerd_loss,
+    nerd_pool_loss,
+    nerd_prior_loss,
+    slope_for_distortion,
+    vae_loss,
+)
+
+ENCODER_INPUTS = 256
+CHECKPOINT_EVERY_S = 60.0
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Everything that decides the outcome of a run besides the data.
+
+    ``target_distortion`` switches NERD to Algorithm 1's fixed-D form: beta is solved anew at every step.
+    ``vae_steps`` = 0 is NERD from scratch, with candidates from the prior and beta annealed upward.
+    """
+
+    generator: GeneratorSpec
+    slopes: tuple[float, float]
+    vae_steps: int
+    nerd_steps: int
+    target_distortion: float | None = None
+    distortion: str = "mse"
+    batch_size: int = 256
+    nerd_batch_size: int = 384
+    pool_draws: int = 3
+    pool_prior_draws: int = 384
+    num_candidates: int = 8192
+    encoder_width: int = 512
+    learning_rate: float = 1e-3
+    nerd_learning_rate: float = 4e-4
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Steps of both phases."""
+        return self.vae_steps + self.nerd_steps
+
+    def learning_rate_at(self, step: int) -> float:
+        """Warm-up over 200 steps, then a cosine to a fiftieth, in each phase anew."""
+        in_vae = step < self.vae_steps
+        total = self.vae_steps if in_vae else self.nerd_steps
+        done = step if in_vae else step - self.vae_steps
+        peak = self.learning_rate if in_vae else self.nerd_learning_rate
+        return peak * min(1.0, (done + 1) / 200) * max(0.02, 0.5 * (1 + math.cos(math.pi * done / total)))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step reports: its number, the running loss in bits, the last slope, seconds so far."""
+
+    step: int
+    steps: int
+    phase: str
+    loss_bits: float
+    beta: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished (or interrupted) run."""
+
+    generator: Generator
+    plan: TrainingPlan
+    step: int
+    seconds: float
+    beta: float
+
+
+def principal_axes(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (dim,), leading orthonormal axes (count, dim) and their variances (count,) of the rows of x: the KLT."""
+    sample = x[:: max(1, len(x) // 100_000)].double()
+    mean = sample.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((sample - mean).T))
+    axes = vectors.flip(1)[:, :count].T.contiguous()
+    return mean.float(), axes.float(), values.flip(0)[:count].clamp_min(0).float()
+
+
+def train(
+    x: Tensor,
+    plan: TrainingPlan,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    device: str = "cpu",
+    report: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Trained:
+    """Fit a generator to the rows of ``x``.
+
+    Args:
+        x: (n, dim) float32 blocks, or uint8 pixels that are divided by 255 batch by batch.
+        plan: sizes, slopes, steps, seed.
+        checkpoint: file that is rewritten every minute and at the end; with ``resume`` the run continues from it.
+        stop: polled every step; when true the run ends early, checkpoint written.
+
+    Raises:
+        ModelError: the checkpoint is unreadable or belongs to another plan.
+
+    Invariants: same plan, data and thread count give the same weights; resuming changes nothing; the global random
+    state is left as it was.
+    """
+    with torch.random.fork_rng(devices=[] if device == "cpu" else None):
+        torch.manual_seed(plan.seed)
+        return _train(x, plan, checkpoint, resume, device, report, stop)
+
+
+def _train(
+    x: Tensor,
+    plan: TrainingPlan,
+    checkpoint: Path | None,
+    resume: bool,
+    device: str,
+    report: Callable[[Progress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Trained:
+    generator = build_generator(plan.generator)
+    coordinates = plan.generator.num_coordinates or 0
+    pixels = to_unit(x) if x.dtype == torch.uint8 else x
+    mean, axes, variances = principal_axes(pixels, max(coordinates, min(ENCODER_INPUTS, x.shape[1])))
+    linear = plan.generator.output == "linear" and plan.generator.arch == "mlp"
+    generator.start_from(mean, axes[:coordinates] if linear else None, variances[:coordinates] if linear else None)
+    inputs = min(ENCODER_INPUTS, x.shape[1])
+    encoder = Encoder(
+        mean, axes[:inputs], variances[:inputs], plan.generator.latent_dim, plan.encoder_width
+    )
+    generator, encoder = generator.to(device), encoder.to(device)
+    parameters = [*generator.parameters(), *encoder.parameters()]
+    optimizer = torch.optim.Adam(parameters, lr=plan.learning_rate)
+    step, seconds, loss_bits, beta = 0, 0.0, math.nan, plan.slopes[1]
+    if resume and checkpoint is not None:
+        tensors, values = load_checkpoint(checkpoint)
+        if values["plan"] != plan_values(plan):
+            raise ModelError(f"{checkpoint}: made by a run with other settings; start anew or give the same ones")
+        generator.load_state_dict(_under(tensors, "generator."))
+        encoder.load_state_dict(_under(tensors, "encoder."))
+        restore_optimizer(optimizer, _under(tensors, "optimizer."))
+        torch.set_rng_state(tensors["rng"])
+        step, seconds = values["step"], values["seconds"]
+        loss_bits, beta = values["loss_bits"], values["beta"]
+
+    def save() -> None:
+        if checkpoint is None:
+            return
+        tensors = {f"generator.{k}": v for k, v in generator.state_dict().items()}
+        tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
+        tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
+        tensors["rng"] = torch.get_rng_state()
+        values = {"plan": plan_values(plan), "step": step, "seconds": seconds, "loss_bits": loss_bits, "beta": beta}
+        save_checkpoint(checkpoint, tensors, values)
+
+    began, saved = time.monotonic() - seconds, time.monotonic()
+    while step < plan.steps and not (stop and stop()):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.learning_rate_at(step)
+        loss, objective, beta = _step_loss(x, plan, step, beta, generator, encoder)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1e3)
+        optimizer.step()
+        step += 1
+        seconds = time.monotonic() - began
+        value = float(objective.detach()) / math.log(2)
+        loss_bits = value if math.isnan(loss_bits) else 0.99 * loss_bits + 0.01 * value
+        if report is not None:
+            phase = "vae" if step <= plan.vae_steps else "nerd"
+            report(Progress(step, plan.steps, phase, loss_bits, beta, seconds))
+        if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            save()
+            saved = time.monotonic()
+    save()
+    return Trained(generator, plan, step, seconds, beta)
+
+
+def _step_loss(
+    x: Tensor, plan: TrainingPlan, step: int, beta: float, generator: Generator, encoder: Encoder
+) -> tuple[Tensor, Tensor, float]:
+    """What one step differentiates, the objective it reports (nats; fixed D: the rate) and its slope."""
+    device = next(generator.parameters()).device
+    low, high = plan.slopes
+    in_vae = step < plan.vae_steps
+    size = plan.batch_size if in_vae else plan.nerd_batch_size
+    batch = to_unit(x[torch.randint(len(x), (size,))]).to(device)
+    if in_vae:
+        log_slope = torch.empty(size, device=device).uniform_(math.log(low), math.log(high) + 1e-9)
+        kl_weight = min(1.0, 0.2 + step / (0.1 * plan.vae_steps + 1))
+        loss = vae_loss(batch, log_slope, generator, encoder, kl_weight)
+        return loss, loss, high
+    if plan.target_distortion is not None:
+        distortion = parse_distortion(plan.distortion)
+        _, distances = nerd_prior_loss(batch, beta, generator, plan.num_candidates, distortion)
+        # the envelope theorem: at the maximising beta its own derivative vanishes, so it is a constant here
+        beta = slope_for_distortion(distances, plan.target_distortion)
+        loss = nerd_loss(None, distances, beta)
+        return loss, loss - beta * plan.target_distortion, beta
+    beta = math.exp(float(torch.empty(()).uniform_(math.log(low), math.log(high) + 1e-9)))
+    if plan.vae_steps:
+        loss, value = nerd_pool_loss(batch, beta, generator, encoder, plan.pool_draws, plan.pool_prior_draws)
+        return loss, value, beta
+    annealed = beta * min(1.0, 0.1 + 1.8 * (step - plan.vae_steps) / plan.nerd_steps)
+    loss, _ = nerd_prior_loss(
+        batch, annealed, generator, plan.num_candidates, parse_distortion(plan.distortion)
+    )
+    return loss, loss, annealed
+
+
+def to_unit(x: Tensor) -> Tensor:
+    """uint8 pixels as float32 in [0, 1]; floats pass."""
+    return x.float() / 255 if x.dtype == torch.uint8 else x
+
+
+def plan_values(plan: TrainingPlan) -> dict[str, Any]:
+    """The plan as JSON would give it back (tuples as lists)."""
+    values = asdict(plan)
+    values["slopes"] = list(plan.slopes)
+    values["generator"] = {k: list(v) if isinstance(v, tuple) else v for k, v in values["generator"].items()}
+    return values
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
