@@ -21,7 +21,9 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, An
     Raises:
         OutputError: the file cannot be written.
     """
-    data = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"values": json.dumps(values)})
+    data = save(
+        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"values": json.dumps(values)}
+    )
     write_bytes(path, data)
 
 

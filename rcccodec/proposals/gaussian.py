@@ -12,8 +12,8 @@ class GaussianProposal:
     """Independent ``N(0, sigma_k^2 - lambda)`` where positive, 0 elsewhere (reverse water-filling).
 
     With beta in nats per unit of summed squared error the water level is ``lambda = 1 / (2 beta)``: an active
-    component has R = 1/2 ln(sigma^2 / D), so -dR/dD = 1 / (2 D) = beta at D = lambda. Tilting this marginal by
-    exp(-beta (x - y)^2) = exp(-(x - y)^2 / (2 lambda)) then gives the optimal channel,
+    component has R = 1/2 ln(sigma^2 / D), so -dR/dD = 1 / (2 D) = beta at D = lambda. Tilting this marginal
+    by exp(-beta (x - y)^2) = exp(-(x - y)^2 / (2 lambda)) then gives the optimal channel,
     y | x ~ N(x (1 - lambda / sigma^2), lambda (1 - lambda / sigma^2)). (The marginal is often misprinted with
     variance sigma^2 + lambda.)
 

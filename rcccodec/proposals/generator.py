@@ -9,6 +9,7 @@ without any trace of the slope, once ``at_slope`` has folded the condition into 
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -181,14 +182,12 @@ class Dcgan(nn.Module):
     @torch.no_grad()
     def at_slope(self, beta: float) -> Dcgan:
         """An evaluation copy with batch normalisation folded into the convolutions (design: never in train mode)."""
-        copy = Dcgan(self.spec)
-        copy.load_state_dict(self.state_dict())
-        copy.double().eval().requires_grad_(False)
-        for i, norm in enumerate(copy.norm):
+        plain = copy.deepcopy(self).double().eval().requires_grad_(False)
+        for i, norm in enumerate(plain.norm):
             if isinstance(norm, nn.BatchNorm2d):
-                copy.up[i] = fuse_conv_bn_eval(copy.up[i], norm, transpose=True)
-                copy.norm[i] = nn.Identity()
-        return copy
+                plain.up[i] = fuse_conv_bn_eval(plain.up[i], norm, transpose=True)
+                plain.norm[i] = nn.Identity()
+        return plain
 
 
 class FullyConnected(nn.Module):
@@ -218,9 +217,7 @@ class FullyConnected(nn.Module):
 
     def at_slope(self, beta: float) -> FullyConnected:
         """A frozen float64 copy."""
-        copy = FullyConnected(self.spec)
-        copy.load_state_dict(self.state_dict())
-        return copy.double().eval().requires_grad_(False)
+        return copy.deepcopy(self).double().eval().requires_grad_(False)
 
 
 ARCHITECTURES: dict[str, type[Mlp] | type[Dcgan] | type[FullyConnected]] = {
@@ -245,26 +242,32 @@ class GeneratorProposal:
     Invariants: row j of ``candidates`` depends on row j of ``z`` only; synthesise(analyse(y)) = y for candidates y.
     """
 
-    def __init__(self, plain: Generator, dtype: torch.dtype, device: str | torch.device) -> None:
-        self.network = plain.to(device=device, dtype=dtype)
+    def __init__(self, plain: Generator, device: str | torch.device = "cpu") -> None:
+        networks = (
+            copy.deepcopy(plain).to(device=device, dtype=dtype) for dtype in (torch.float32, torch.float64)
+        )
+        self.networks = {next(n.parameters()).dtype: n for n in networks}
         self.latent_dim = plain.latent_dim
-        self.mean: Tensor | None = getattr(plain, "mean", None)
-        self.basis: Tensor | None = getattr(plain, "basis", None)
         self.block_dim = plain.dim
-        self.dim = plain.dim if self.basis is None else len(self.basis)
+        self.is_linear = hasattr(plain, "basis")
+        self.dim = len(plain.basis) if self.is_linear else plain.dim
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def candidates(self, z: Tensor) -> Tensor:
-        """Coordinates (n, dim) of the candidates of latents z (n, latent_dim)."""
-        y: Tensor = self.network(z)
+        """Coordinates (n, dim) of the candidates of latents z (n, latent_dim), float32 or float64 as z is."""
+        y: Tensor = self.networks[z.dtype](z)
         return y
 
     def analyse(self, x: Tensor) -> Tensor:
         """Coordinates (n, dim) of the blocks x (n, block_dim)."""
-        return x if self.basis is None or self.mean is None else (x - self.mean) @ self.basis.T
+        if not self.is_linear:
+            return x
+        network = self.networks[x.dtype]
+        return (x - network.mean) @ network.basis.T
 
     def synthesise(self, coordinates: Tensor) -> Tensor:
         """Blocks (n, block_dim) from coordinates (n, dim)."""
-        if self.basis is None or self.mean is None:
+        if not self.is_linear:
             return coordinates
-        return self.mean + coordinates @ self.basis
+        network = self.networks[coordinates.dtype]
+        return network.mean + coordinates @ network.basis

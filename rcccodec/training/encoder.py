@@ -12,7 +12,7 @@ from torch.nn import functional
 class Encoder(nn.Module):
     """Residual perceptron from whitened leading KLT coefficients to a diagonal Gaussian over latents::
 
-        h = act(W_0 [whitened klt(x), log slope]);  h = h + act(W_l h);  (mean, log variance) = W_out h
+    h = act(W_0 [whitened klt(x), log slope]);  h = h + act(W_l h);  (mean, log variance) = W_out h
     """
 
     def __init__(self, mean: Tensor, basis: Tensor, variances: Tensor, latent_dim: int, width: int) -> None:

@@ -13,7 +13,9 @@ from rcccodec.proposals.generator import Generator
 from rcccodec.training.encoder import Encoder, gaussian_log_density
 
 
-def vae_loss(x: Tensor, log_slope: Tensor, generator: Generator, encoder: Encoder, kl_weight: float) -> Tensor:
+def vae_loss(
+    x: Tensor, log_slope: Tensor, generator: Generator, encoder: Encoder, kl_weight: float
+) -> Tensor:
     """KL(q(z|x) || N(0, I)) + beta d(x, G(z)), z ~ q(z|x): an upper bound on NERD's objective for G (nats).
 
     x (n, dim), log_slope (n,).  Distances are taken in the generator's coordinates (an additive constant less).

@@ -142,11 +142,11 @@ def _train(
     pixels = to_unit(x) if x.dtype == torch.uint8 else x
     mean, axes, variances = principal_axes(pixels, max(coordinates, min(ENCODER_INPUTS, x.shape[1])))
     linear = plan.generator.output == "linear" and plan.generator.arch == "mlp"
-    generator.start_from(mean, axes[:coordinates] if linear else None, variances[:coordinates] if linear else None)
-    inputs = min(ENCODER_INPUTS, x.shape[1])
-    encoder = Encoder(
-        mean, axes[:inputs], variances[:inputs], plan.generator.latent_dim, plan.encoder_width
+    generator.start_from(
+        mean, axes[:coordinates] if linear else None, variances[:coordinates] if linear else None
     )
+    inputs = min(ENCODER_INPUTS, x.shape[1])
+    encoder = Encoder(mean, axes[:inputs], variances[:inputs], plan.generator.latent_dim, plan.encoder_width)
     generator, encoder = generator.to(device), encoder.to(device)
     parameters = [*generator.parameters(), *encoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=plan.learning_rate)
@@ -154,7 +154,9 @@ def _train(
     if resume and checkpoint is not None:
         tensors, values = load_checkpoint(checkpoint)
         if values["plan"] != plan_values(plan):
-            raise ModelError(f"{checkpoint}: made by a run with other settings; start anew or give the same ones")
+            raise ModelError(
+                f"{checkpoint}: made by a run with other settings; start anew or give the same ones"
+            )
         generator.load_state_dict(_under(tensors, "generator."))
         encoder.load_state_dict(_under(tensors, "encoder."))
         restore_optimizer(optimizer, _under(tensors, "optimizer."))
@@ -169,7 +171,13 @@ def _train(
         tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         tensors["rng"] = torch.get_rng_state()
-        values = {"plan": plan_values(plan), "step": step, "seconds": seconds, "loss_bits": loss_bits, "beta": beta}
+        values = {
+            "plan": plan_values(plan),
+            "step": step,
+            "seconds": seconds,
+            "loss_bits": loss_bits,
+            "beta": beta,
+        }
         save_checkpoint(checkpoint, tensors, values)
 
     began, saved = time.monotonic() - seconds, time.monotonic()

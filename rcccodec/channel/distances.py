@@ -1,0 +1,85 @@
+"""Distances of all source blocks to a chunk of candidates, as one matrix product a tile.
+
+Squared distances are ``||x||^2 - 2 x.y + ||y||^2`` with x and y centred on the mean source block, which keeps
+the cancellation at the scale of the data's spread.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from rcccodec.proposals import Proposal
+from rcccodec.randomness import standard_normals
+
+CHUNK_CPU = 4096
+CHUNK_CUDA = 1 << 15
+_TILE_SCORES_CPU = 1 << 21  # scores of one tile: 8 MiB of float32
+_TILE_SCORES_CUDA = 1 << 26
+
+
+def candidates_at(
+    proposal: Proposal, indices: Tensor, *, seed: int, stage: int = 0, dtype: torch.dtype = torch.float64
+) -> Tensor:
+    """Make the candidates ``indices`` (int64 (n,)) alone, as a decoder does: (n, dim) on their device."""
+    return proposal.candidates(standard_normals(seed, indices, proposal.latent_dim, stage).to(dtype))
+
+
+def squared_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Row-by-row summed squared error of two (n, dim) tensors by differences, float64 (n,)."""
+    return (x.to(torch.float64) - y.to(torch.float64)).square().sum(dim=1)
+
+
+class CentredBlocks:
+    """Source blocks on a device, centred on their mean, cut in tiles that meet a candidate chunk."""
+
+    def __init__(self, x: Tensor, device: torch.device) -> None:
+        exact = x.to(device, torch.float64)
+        self.mean = exact.mean(dim=0) if x.shape[0] else exact.sum(dim=0)
+        centred = exact - self.mean
+        self.square_norms = centred.square().sum(dim=1)  # float64 (B,)
+        self.x = centred.to(torch.float32)
+        self.mean = self.mean.to(torch.float32)
+        self._buffer = torch.empty(0, device=device)
+
+    def centre(self, y: Tensor) -> Tensor:
+        """Candidates (n, dim) in the frame of the blocks."""
+        return y - self.mean
+
+    def tiles(self, y_centred: Tensor, row: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (block rows, ``row + scale x y^T`` float32 (rows, n)); the next tile overwrites it."""
+        n = y_centred.shape[0]
+        limit = _TILE_SCORES_CPU if y_centred.device.type == "cpu" else _TILE_SCORES_CUDA
+        height = max(1, min(self.x.shape[0], limit // max(1, n)))
+        if self._buffer.numel() < height * n:
+            self._buffer = torch.empty(height * n, device=y_centred.device)
+        for first in range(0, self.x.shape[0], height):
+            x = self.x[first : first + height]
+            scores = self._buffer[: x.shape[0] * n].view(x.shape[0], n)
+            torch.addmm(row, x, y_centred.T, alpha=scale, out=scores)
+            yield slice(first, first + x.shape[0]), scores
+
+
+def chunk_candidates(
+    proposal: Proposal, start: int, count: int, seed: int, stage: int, device: torch.device
+) -> Tensor:
+    """Candidates start .. start + count - 1 in float32 on ``device``, (count, dim)."""
+    k = torch.arange(start, start + count, dtype=torch.int64, device=device)
+    with torch.no_grad():
+        return candidates_at(proposal, k, seed=seed, stage=stage, dtype=torch.float32)
+
+
+def exact_candidates(
+    proposal: Proposal, indices: Tensor, seed: int, stage: int, device: torch.device, batch: int = 1024
+) -> Tensor:
+    """Candidates of any indices in float64, made on ``device`` in batches, returned on the CPU, (n, dim)."""
+    made = torch.empty(indices.numel(), proposal.dim, dtype=torch.float64)
+    with torch.no_grad():
+        for first in range(0, indices.numel(), batch):
+            part = indices[first : first + batch].to(device)
+            made[first : first + batch] = candidates_at(proposal, part, seed=seed, stage=stage)
+    return made
+
+
+def default_chunk(device: str | torch.device) -> int:
+    return CHUNK_CPU if torch.device(device).type == "cpu" else CHUNK_CUDA

@@ -1,0 +1,238 @@
+"""The ``.rcc`` file, version 1: bytes <-> header and groups of images. ``FORMAT.md`` is the specification.
+
+::
+
+    "RCC" 1 | model id | method | N | seed | group ... group flagged last
+    group = mode | [count] | width | height | [payload length, not in the last] | payload | crc32
+
+Nothing here knows what a payload means. Every size is held against its limit, and against what is left of
+the input, before anything is allocated for it.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rcccodec.errors import FormatError, LimitError
+
+MAGIC = b"RCC"
+FORMAT_VERSION = 1
+
+CODERS = ("pfr", "orc", "mincost")  # the position is the wire id
+INDEX_CODES = ("zipf", "fitted", "prior")
+MODES = ("grey", "rgb")
+
+MODEL_ID_BYTES = 6
+MAX_RUNG = 15
+MAX_SIDE = 65535
+MAX_LOG2_CANDIDATES = 40
+MAX_IMAGES = 1 << 24
+MAX_SEED = (1 << 64) - 1
+
+_EXPLICIT_CANDIDATES = 0xFF
+_SINGLE_IMAGE = 0x40
+_LAST_GROUP = 0x80
+_MODE_MASK = 0x03
+_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a decoder must know before the first image.
+
+    Args:
+        model_id: first 6 bytes of the model's SHA-256.
+        rung: 0..15, position in the model's ladder.
+        coder, index_code: positions in CODERS and INDEX_CODES.
+        num_candidates: N in [1, 2^40].
+        seed: in [0, 2^64).
+    """
+
+    model_id: bytes
+    rung: int
+    coder: int
+    index_code: int
+    num_candidates: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one size and mode that share a payload.
+
+    Args:
+        mode: position in MODES.
+        count: number of images, >= 1.
+        width, height: pixels, 1..65535.
+        payload: the coded indices of all its images.
+    """
+
+    mode: int
+    count: int
+    width: int
+    height: int
+    payload: bytes
+
+
+def pack(header: Header, groups: Sequence[Group]) -> bytes:
+    """Write a header and at least one group as the bytes of a ``.rcc`` file.
+
+    Returns: the file; the same bytes for the same input, always, and ``unpack`` gives the input back.
+    Raises: LimitError when a field is outside its limits or there is no group.
+    """
+    _check_header(header, LimitError)
+    if not groups:
+        raise LimitError("a file needs at least one image")
+    head = bytearray(MAGIC)
+    head.append(FORMAT_VERSION)
+    head += header.model_id
+    head.append(header.rung << 4 | header.index_code << 2 | header.coder)
+    log2_candidates = header.num_candidates.bit_length() - 1
+    if header.num_candidates == 1 << log2_candidates:
+        head.append(log2_candidates)
+    else:
+        head.append(_EXPLICIT_CANDIDATES)
+        head += _varint(header.num_candidates)
+    head += _varint(header.seed)
+
+    parts = [bytes(head)]
+    checksum = zlib.crc32(head)
+    num_images = 0
+    for place, group in enumerate(groups):
+        num_images += group.count
+        _check_group(group, num_images, LimitError)
+        single = _SINGLE_IMAGE if group.count == 1 else 0
+        last = _LAST_GROUP if place == len(groups) - 1 else 0
+        body = bytearray([group.mode | single | last])
+        if group.count > 1:
+            body += _varint(group.count)
+        body += _varint(group.width) + _varint(group.height)
+        if not last:
+            body += _varint(len(group.payload))
+        body += group.payload
+        checksum = zlib.crc32(body, checksum)
+        parts += [bytes(body), checksum.to_bytes(_CHECKSUM_BYTES, "little")]
+    return b"".join(parts)
+
+
+def unpack(data: bytes) -> tuple[Header, list[Group]]:
+    """Read the bytes of a ``.rcc`` file.
+
+    Returns: the header and its groups, in order; ``pack`` of them gives ``data`` back.
+    Raises: FormatError, with the cause in one line, for anything but a whole and undamaged version-1 file.
+    """
+    cursor = _Cursor(data)
+    if data[: len(MAGIC)] != MAGIC:
+        raise FormatError("not an .rcc file: it does not begin with the letters RCC")
+    cursor.take(len(MAGIC), "signature")
+    version = cursor.byte("format version")
+    if version != FORMAT_VERSION:
+        raise FormatError(f"format version {version}; this program reads version {FORMAT_VERSION}")
+    model_id = cursor.take(MODEL_ID_BYTES, "model id")
+    method = cursor.byte("method byte")
+    log2_candidates = cursor.byte("number of candidates")
+    if log2_candidates == _EXPLICIT_CANDIDATES:
+        num_candidates = cursor.varint("number of candidates")
+        if num_candidates & (num_candidates - 1) == 0:  # 0 as well
+            raise FormatError(f"number of candidates {num_candidates} is not written in its short form")
+    elif log2_candidates <= MAX_LOG2_CANDIDATES:
+        num_candidates = 1 << log2_candidates
+    else:
+        raise FormatError(f"number of candidates 2^{log2_candidates} above 2^{MAX_LOG2_CANDIDATES}")
+    seed = cursor.varint("seed")
+    header = Header(model_id, method >> 4, method & 3, method >> 2 & 3, num_candidates, seed)
+    _check_header(header, FormatError)
+
+    checksum = zlib.crc32(cursor.since(0))
+    groups: list[Group] = []
+    num_images = 0
+    last = False
+    while not last:
+        start = cursor.position
+        flags = cursor.byte("group")
+        last = bool(flags & _LAST_GROUP)
+        if flags & ~(_LAST_GROUP | _SINGLE_IMAGE | _MODE_MASK):
+            raise FormatError(f"reserved bits set in mode byte 0x{flags:02x} of group {len(groups) + 1}")
+        count = 1 if flags & _SINGLE_IMAGE else cursor.varint("number of images")
+        if count < 2 and not flags & _SINGLE_IMAGE:
+            raise FormatError(f"a group of {count} images is not written in its short form")
+        width, height = cursor.varint("width"), cursor.varint("height")
+        payload_bytes = cursor.left() - _CHECKSUM_BYTES if last else cursor.varint("payload length")
+        payload = cursor.take(max(0, payload_bytes), "payload")
+        checksum = zlib.crc32(cursor.since(start), checksum)
+        if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum"), "little") != checksum:
+            raise FormatError(
+                f"checksum mismatch in group {len(groups) + 1}: the file is damaged or incomplete"
+            )
+        groups.append(Group(flags & _MODE_MASK, count, width, height, payload))
+        num_images += count
+        _check_group(groups[-1], num_images, FormatError)
+    return header, groups
+
+
+def _check_header(header: Header, error: type[FormatError] | type[LimitError]) -> None:
+    if len(header.model_id) != MODEL_ID_BYTES:
+        raise error(f"a model id has {MODEL_ID_BYTES} bytes, not {len(header.model_id)}")
+    if not 0 <= header.rung <= MAX_RUNG:
+        raise error(f"rung {header.rung} outside 0..{MAX_RUNG}")
+    if not 0 <= header.coder < len(CODERS):
+        raise error(f"unknown coder {header.coder}")
+    if not 0 <= header.index_code < len(INDEX_CODES):
+        raise error(f"unknown index code {header.index_code}")
+    if not 1 <= header.num_candidates <= 1 << MAX_LOG2_CANDIDATES:
+        raise error(f"number of candidates {header.num_candidates} outside 1..2^{MAX_LOG2_CANDIDATES}")
+    if not 0 <= header.seed <= MAX_SEED:
+        raise error(f"seed {header.seed} outside 0..2^64-1")
+
+
+def _check_group(group: Group, num_images: int, error: type[FormatError] | type[LimitError]) -> None:
+    if not 0 <= group.mode < len(MODES):
+        raise error(f"unknown image mode {group.mode}")
+    if group.count < 1 or num_images > MAX_IMAGES:
+        raise error(f"{num_images} images outside 1..2^24")
+    if not (1 <= group.width <= MAX_SIDE and 1 <= group.height <= MAX_SIDE):
+        raise error(f"image size {group.width}x{group.height} outside 1..{MAX_SIDE} a side")
+
+
+def _varint(value: int) -> bytes:
+    """Little-endian base 128, low seven bits first, top bit set on all bytes but the last; shortest form."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+class _Cursor:
+    """A place in the input that only moves forward and never past the end."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.position = 0
+
+    def left(self) -> int:
+        return len(self._data) - self.position
+
+    def take(self, size: int, what: str) -> bytes:
+        if size > self.left():
+            raise FormatError(f"truncated: {what} needs {size} bytes, {self.left()} are left")
+        self.position += size
+        return self._data[self.position - size : self.position]
+
+    def byte(self, what: str) -> int:
+        return self.take(1, what)[0]
+
+    def varint(self, what: str) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte(what)
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value > MAX_SEED or (byte == 0 and shift):
+                    raise FormatError(f"{what} is not a 64-bit number in its shortest form")
+                return value
+        raise FormatError(f"{what} is not a 64-bit number in its shortest form")
+
+    def since(self, start: int) -> memoryview:
+        return memoryview(self._data)[start : self.position]

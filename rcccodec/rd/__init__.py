@@ -1,0 +1,1 @@
+"""Rate-distortion functions: closed forms and estimators. They share sources and proposals, not the codec."""

@@ -1,0 +1,137 @@
+"""The NERD estimate of R(D) from a proposal: an upper bound, with its Monte-Carlo errors, on blocks held out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
+from rcccodec.distortion import Distortion, parse_distortion
+from rcccodec.proposals.generator import GeneratorProposal
+
+SATURATION_BITS = 3.0
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """A point (D, R) on or above the rate-distortion curve.
+
+    Rates and Lagrangian in bits a block, distortion in summed squared error, beta in nats per unit of it.
+    ``*_se`` are standard errors over blocks, ``*_se_codebooks`` over codebooks (NaN for a single one).
+    ``saturated``: log2 N - R < 3 bits, where the estimate cannot be trusted (R <= log2 N whatever the source).
+    """
+
+    beta: float
+    rate_bits: float
+    distortion: float
+    lagrangian_bits: float
+    rate_se_bits: float
+    distortion_se: float
+    lagrangian_se_bits: float
+    lagrangian_se_codebooks_bits: float
+    num_blocks: int
+    num_codebooks: int
+    num_candidates: int
+    saturated: bool
+
+
+def estimate_nerd(
+    x: Tensor,
+    proposal: Any,
+    *,
+    beta: float,
+    num_candidates: int,
+    seeds: tuple[int, ...],
+    stage: int = 0,
+    device: str = "cpu",
+    distortion: str = "mse",
+) -> RatePoint:
+    """L = -E_x log (1/N) sum_j exp(-beta d(x, y_j)), D = E_x sum_j w_j d_j, R = L - beta D (nerd-rcc eq. 8, 11).
+
+    Args:
+        x: (B, block_dim) float32 blocks that the proposal was not trained on.
+        proposal: a GeneratorProposal, or any Proposal whose candidates are the blocks themselves.
+        beta: slope, nats per unit of summed squared error.
+        num_candidates: N, drawn anew for each of ``seeds``.
+        distortion: ``mse``, or ``lp:P`` as in rcccodec.distortion.
+
+    Returns:
+        RatePoint; the codebooks' log sums are averaged, so Jensen's bias stays that of one codebook of N.
+
+    Raises:
+        ValueError: beta <= 0, no blocks or no seeds.
+    """
+    if beta <= 0 or not len(x) or not seeds:
+        raise ValueError("estimate_nerd needs beta > 0, at least one block and one seed")
+    coordinates = proposal.analyse(x) if isinstance(proposal, GeneratorProposal) else x
+    left_out = torch.zeros(len(x), dtype=torch.float64)
+    if isinstance(proposal, GeneratorProposal) and proposal.is_linear:
+        left_out = (x - proposal.synthesise(coordinates)).double().square().sum(1)
+    measure = None if distortion == "mse" else parse_distortion(distortion)
+    log_means, distortions = zip(
+        *(
+            _one_codebook(coordinates, proposal, beta, num_candidates, seed, stage, device, measure)
+            for seed in seeds
+        ),
+        strict=True,
+    )
+    d = torch.stack(distortions) + left_out  # (codebooks, B)
+    lagrangian = -torch.stack(log_means) + beta * left_out
+    rate = lagrangian - beta * d
+    ln2 = math.log(2)
+    rate_bits = float(rate.mean()) / ln2
+    return RatePoint(
+        beta=beta,
+        rate_bits=rate_bits,
+        distortion=float(d.mean()),
+        lagrangian_bits=float(lagrangian.mean()) / ln2,
+        rate_se_bits=_standard_error(rate.mean(0)) / ln2,
+        distortion_se=_standard_error(d.mean(0)),
+        lagrangian_se_bits=_standard_error(lagrangian.mean(0)) / ln2,
+        lagrangian_se_codebooks_bits=_standard_error(lagrangian.mean(1)) / ln2,
+        num_blocks=len(x),
+        num_codebooks=len(seeds),
+        num_candidates=num_candidates,
+        saturated=math.log2(num_candidates) - rate_bits < SATURATION_BITS,
+    )
+
+
+def _one_codebook(
+    x: Tensor,
+    proposal: Any,
+    beta: float,
+    num_candidates: int,
+    seed: int,
+    stage: int,
+    device: str,
+    measure: Distortion | None,
+) -> tuple[Tensor, Tensor]:
+    """ln (1/N) sum_j exp(-beta d_j) and the posterior mean of d, float64 (B,) each, streamed over candidates."""
+    place = torch.device(device)
+    frame = CentredBlocks(x, place)
+    highest = torch.full((len(x),), -torch.inf, device=place)  # of the logits so far
+    mass = torch.zeros(len(x), dtype=torch.float64, device=place)
+    moment = torch.zeros(len(x), dtype=torch.float64, device=place)
+    norms = frame.square_norms.float()[:, None]
+    chunk = default_chunk(place)
+    for start in range(0, num_candidates, chunk):
+        count = min(chunk, num_candidates - start)
+        y = frame.centre(chunk_candidates(proposal, start, count, seed, stage, place))
+        for rows, scores in frame.tiles(y, y.square().sum(1), -2.0):
+            distances = (scores + norms[rows]).clamp_min_(0) if measure is None else measure(frame.x[rows], y)
+            top = torch.maximum(highest[rows], -beta * distances.amin(1))
+            shrink = torch.exp(highest[rows] - top).double()
+            weights = torch.exp(-beta * distances - top[:, None])
+            mass[rows] = mass[rows] * shrink + weights.sum(1)
+            moment[rows] = moment[rows] * shrink + (weights * distances).sum(1)
+            highest[rows] = top
+    log_mean = highest.double() + torch.log(mass) - math.log(num_candidates)
+    return log_mean.cpu(), (moment / mass).cpu()
+
+
+def _standard_error(values: Tensor) -> float:
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -1,0 +1,153 @@
+"""Image files in a folder or a tar archive: listed, split into train and test, read in memory."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcccodec.errors import InputError, RccError
+from rcccodec.images import read_image
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "train",
+    "valid": "train",
+    "validation": "train",
+    "test": "test",
+    "testing": "test",
+}
+_MAX_MEMBER_BYTES = 1 << 28
+_TEST_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images of one split: uint8 (h, w) or (h, w, 3) each, their names inside the archive, notes."""
+
+    arrays: list[NDArray[np.uint8]]
+    names: list[str]
+    notes: tuple[str, ...]
+
+
+def load_images(path: Path, split: str | None = None, limit: int | None = None) -> Images:
+    """Read the images of a folder (with its subfolders), of a tar archive, or one image file.
+
+    Order: by file name, then by folder, so that a ``limit`` takes from every class where folders are classes.
+    Split: a folder called train, training, val, valid or validation anywhere in an image's path puts it into
+    train; test or testing puts it into test. Where no path says so, every tenth image is test, the others
+    are train.
+
+    Args:
+        path: the folder, archive (.tar, .tar.gz, .tar.bz2, .tar.xz) or image.
+        split: "train", "test", or None for everything.
+        limit: how many; None for all.
+
+    Returns:
+        Images; an image that read_image changes (palette, 16 bits, ...) leaves one line in the notes.
+
+    Raises:
+        InputError: nothing there, no images, an image or the archive is damaged.
+        LimitError: an image is too large.
+
+    Invariant: nothing is ever extracted to disk; links and special members of an archive are ignored.
+    """
+    if path.is_dir():
+        names = sorted(_walk(path), key=_order)
+        chosen, notes = _choose(names, split, limit, path)
+        return _decode(path, chosen, notes, lambda name: (path / name).read_bytes())
+    if path.suffix.lower() in ENDINGS:
+        return _decode(path.parent, [path.name], (), lambda name: path.read_bytes())
+    try:
+        with tarfile.open(path) as tar:
+            names = sorted({member.name for member in tar if _is_image(member)}, key=_order)
+        chosen, notes = _choose(names, split, limit, path)
+        wanted = set(chosen)
+        with tarfile.open(path) as tar:  # second pass in file order: a gzip stream cannot jump back
+            content = _read_members(tar, wanted)
+    except RccError:
+        raise
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file or folder") from None
+    except Exception as error:  # tarfile and its decompressors raise almost anything on damaged bytes
+        cause: str = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{path}: not a folder, image or tar archive that can be read: {cause}") from error
+    return _decode(path, chosen, notes, content.pop)
+
+
+def _walk(folder: Path) -> list[str]:
+    return [
+        (Path(root) / name).relative_to(folder).as_posix()
+        for root, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(ENDINGS) and not name.startswith(".")
+    ]
+
+
+def _is_image(member: tarfile.TarInfo) -> bool:
+    name = PurePosixPath(member.name).name
+    return member.isreg() and name.lower().endswith(ENDINGS) and not name.startswith(".")
+
+
+def _read_members(tar: tarfile.TarFile, wanted: set[str]) -> dict[str, bytes]:
+    content: dict[str, bytes] = {}
+    for member in tar:
+        if member.name in wanted and _is_image(member):
+            if member.size > _MAX_MEMBER_BYTES:
+                raise InputError(f"{member.name}: too large for an image: {member.size} bytes")
+            file = tar.extractfile(member)
+            content[member.name] = file.read() if file else b""
+            if len(content) == len(wanted):
+                break
+    return content
+
+
+def _order(name: str) -> tuple[str, str]:
+    path = PurePosixPath(name)
+    return path.name, str(path.parent)
+
+
+def _choose(
+    names: list[str], split: str | None, limit: int | None, path: Path
+) -> tuple[list[str], tuple[str, ...]]:
+    """The names of a split, and a note if the split had to be made."""
+    if not names:
+        raise InputError(f"{path}: no images in it (looked for {' '.join(ENDINGS)})")
+    if split is None:
+        return names[:limit], ()
+    labels = [_label(name) for name in names]
+    if any(labels):
+        chosen = [name for name, label in zip(names, labels, strict=True) if label == split]
+        if not chosen:
+            raise InputError(f"{path}: it has a split into folders, and no images for {split}")
+        return chosen[:limit], ()
+    if len(names) == 1:
+        return names, ("one image: it serves train and test",)
+    test = set(range(_TEST_EVERY - 1, len(names), _TEST_EVERY)) or {len(names) - 1}
+    chosen = [name for at, name in enumerate(names) if (at in test) == (split == "test")]
+    return chosen[:limit], (f"no train and test folders: every {_TEST_EVERY}th image is test",)
+
+
+def _label(name: str) -> str | None:
+    found = [_SPLITS[part.lower()] for part in PurePosixPath(name).parts[:-1] if part.lower() in _SPLITS]
+    return found[-1] if found else None
+
+
+def _decode(path: Path, names: list[str], notes: tuple[str, ...], content: Callable[[str], bytes]) -> Images:
+    arrays, changed = [], []
+    for name in names:
+        try:
+            array, remarks = read_image(content(name), name=f"{path}: {name}")
+        except OSError as error:
+            raise InputError(f"{path}: {name}: cannot read: {error.strerror}") from error
+        arrays.append(array)
+        if remarks:
+            changed.append(f"{name}: {'; '.join(remarks)}")
+    if len(changed) > 3:
+        changed = [*changed[:3], f"and {len(changed) - 3} more images with such remarks"]
+    return Images(arrays, names, (*notes, *changed))

@@ -1,0 +1,245 @@
+"""``rcc train``: source -> blocks -> generator of each stage -> held-out R and D -> index codes -> bundle."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcccodec.atomic import write_folder
+from rcccodec.bundle import bundle_files, rounded
+from rcccodec.errors import InputError
+from rcccodec.proposals.generator import GeneratorProposal, GeneratorSpec
+from rcccodec.rd.nerd import RatePoint, estimate_nerd
+from rcccodec.sources import load_source
+from rcccodec.training.blocks import residuals, source_blocks
+from rcccodec.training.card import write_card
+from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
+from rcccodec.training.trainer import Progress, Trained, TrainingPlan, to_unit, train
+
+HELD_OUT_BLOCKS = 2000
+HELD_OUT_SEEDS = (1 << 32) + 11, (1 << 32) + 12, (1 << 32) + 13
+HISTOGRAM_SEEDS = tuple((1 << 33) + i for i in range(8))
+HISTOGRAM_BLOCKS = 16_000
+PRIOR_BLOCKS = 48_000
+RESIDUAL_SEED = 1 << 34
+RESIDUAL_BLOCKS = 300_000  # at most this many blocks of a later stage
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a model: its block, the slopes of its rungs, how it is trained.
+
+    The last slope is the one whose residual the next stage codes.
+    """
+
+    block: tuple[int, int]
+    betas: tuple[float, ...]
+    training: TrainingPlan
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A whole training run.  ``candidates`` is the N that the model is meant for; ``seed`` its codebook's."""
+
+    name: str
+    source: str
+    channels: int
+    stages: tuple[StagePlan, ...]
+    candidates: int
+    seed: int = 0
+    default_rung: int | None = None
+
+
+Report = Callable[[int, Progress], None]  # stage, progress
+
+
+def train_model(
+    plan: RunPlan,
+    output: Path,
+    *,
+    data_root: Path | None = None,
+    device: str = "cpu",
+    resume: bool = False,
+    command: str = "",
+    report: Report | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Path | None:
+    """Run a plan and write the bundle to the folder ``output``; checkpoints of every stage stay beside it.
+
+    Returns:
+        The folder, or None when ``stop`` ended the run early (a later ``resume`` goes on from there).
+
+    Raises:
+        InputError, ModelError, OutputError.
+    """
+    began = time.monotonic()
+    x, shape = _blocks(plan, "train", data_root)
+    held_out, _ = _blocks(plan, "test", data_root)
+    output.mkdir(parents=True, exist_ok=True)
+    images = plan.channels > 0
+    generators, rungs, priors, before = [], [], {}, []
+    for s, stage in enumerate(plan.stages):
+        checkpoint = output / f"checkpoint-{s}.safetensors"
+        trained = train(
+            x,
+            stage.training,
+            checkpoint=checkpoint,
+            resume=resume and checkpoint.exists(),
+            device=device,
+            report=None if report is None else (lambda p, s=s: report(s, p)),
+            stop=stop,
+        )
+        if stop():
+            return None
+        generator = rounded(trained.generator)
+        generators.append(generator)
+        stage = _with_solved_slope(stage, trained, x)
+        for b, beta in enumerate(stage.betas):
+            proposal = GeneratorProposal(generator.at_slope(beta), device)
+            point = estimate_nerd(
+                to_unit(held_out[:HELD_OUT_BLOCKS]), proposal, beta=beta, num_candidates=plan.candidates,
+                seeds=HELD_OUT_SEEDS, stage=s, device=device, distortion=stage.training.distortion,
+            )  # fmt: skip
+            say(
+                f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
+                f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
+                f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
+            )
+            record = _stage_record(s, stage, beta, point)
+            if images and stage.training.distortion == "mse":
+                coded = proposal.analyse(to_unit(x[:PRIOR_BLOCKS]))
+                common: dict[str, Any] = {
+                    "beta": beta, "num_candidates": plan.candidates, "stage": s, "device": device,
+                }  # fmt: skip
+                record["fitted"] = fit_histograms(
+                    coded[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
+                )
+                record["prior"] = f"{s}.{b}"
+                priors[record["prior"]] = fit_codebook_prior(coded, proposal, seed=plan.seed, **common)
+            rungs.append({"beta": beta, "stages": [*before, record]})
+            last = record
+        before.append(last)
+        if s + 1 < len(plan.stages):
+            say(f"stage {s}: residuals for the next one")
+            sub = plan.stages[s + 1].block
+            carry = GeneratorProposal(generator.at_slope(stage.betas[-1]), device)
+            left = [
+                residuals(
+                    part, shape, carry, beta=stage.betas[-1], stage=s, seed=RESIDUAL_SEED,
+                    num_candidates=plan.candidates, sub_block=sub, device=device,
+                )
+                for part in (x, held_out)
+            ]  # fmt: skip
+            x, held_out = (_thinned(part) for part in left)
+            shape = (*sub, plan.channels)
+    model = {
+        "name": plan.name,
+        "source": plan.source,
+        "channels": plan.channels,
+        "distortion": plan.stages[0].training.distortion,
+        "command": command,
+        "training_seconds": round(time.monotonic() - began),
+        "default_rung": len(rungs) - 1 if plan.default_rung is None else plan.default_rung,
+        "default_num_candidates": plan.candidates,
+        "default_seed": plan.seed,
+        "rungs": rungs,
+    }
+    write_folder(output, bundle_files(model, generators, priors, write_card(model)))
+    return output
+
+
+def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, tuple[int, ...]]:
+    if plan.channels == 0:
+        count = 50_000 if split == "train" else HELD_OUT_BLOCKS
+        source = load_source(plan.source, split, data_root, limit=count)
+        return source_blocks(source, (1, 1), channels=0)
+    source = load_source(plan.source, split, data_root)
+    block = plan.stages[0].block
+    if split == "train":
+        return source_blocks(source, block, channels=plan.channels)
+    return source_blocks(source, block, channels=plan.channels, count=HELD_OUT_BLOCKS, seed=1)
+
+
+def _thinned(x: Tensor) -> Tensor:
+    """An even, shuffled share of the blocks, at most RESIDUAL_BLOCKS, so that any leading part is a fair sample."""
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))
+    return x[order[:RESIDUAL_BLOCKS]]
+
+
+def _with_solved_slope(stage: StagePlan, trained: Trained, x: Tensor) -> StagePlan:
+    """In the fixed-D form the slope is a result: put it where the fixed slopes stand."""
+    if stage.training.target_distortion is None:
+        return stage
+    return replace(stage, betas=(float(f"{trained.beta:.6g}"),))
+
+
+def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> dict[str, Any]:
+    """A stage as model.json has it, index codes aside."""
+    return {
+        "generator": s,
+        "block": list(stage.block),
+        "beta": beta,
+        "rate_bits": point.rate_bits,
+        "rate_se_bits": point.rate_se_bits,
+        "distortion": point.distortion,
+        "distortion_se": point.distortion_se,
+        "lagrangian_bits": point.lagrangian_bits,
+        "lagrangian_se_bits": point.lagrangian_se_bits,
+        "lagrangian_se_codebooks_bits": point.lagrangian_se_codebooks_bits,
+        "held_out_blocks": point.num_blocks,
+        "held_out_codebooks": point.num_codebooks,
+        "num_candidates": point.num_candidates,
+        "saturated": point.saturated,
+        "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
+        "fitted": {},
+        "prior": None,
+    }
+
+
+def channels_of(source: str, data_root: Path | None) -> tuple[int, tuple[int, int] | None]:
+    """Channels and block of a source: those of its images; 3 and None for photographs; 0 for vectors."""
+    probe = load_source(source, "train", data_root, limit=1)
+    if isinstance(probe.x, list):
+        return 3, None
+    if probe.shape is None:
+        return 0, (1, probe.x.shape[1])
+    return probe.shape[2], (probe.shape[0], probe.shape[1])
+
+
+def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]:
+    """``32:0.15,0.2,0.4`` or ``16:3,6@2-10`` as block side, slopes and the range of slopes trained for.
+
+    Raises:
+        InputError: any other form.
+    """
+    try:
+        side, _, rest = text.partition(":")
+        slopes, _, span = rest.partition("@")
+        betas = tuple(float(b) for b in slopes.split(","))
+        low, high = (float(b) for b in span.split("-")) if span else (min(betas), max(betas))
+        if int(side) > 0 and 0 < low <= min(betas) and max(betas) <= high < math.inf:
+            return int(side), betas, (low, high)
+    except ValueError:
+        pass
+    raise InputError(f"stage {text!r}: expected SIDE:SLOPE[,SLOPE...][@LOW-HIGH], such as 16:3,6@2-10")
+
+
+def generator_spec(
+    arch: str, shape: tuple[int, ...], slopes: tuple[float, float], *, latent_dim: int, width: int, depth: int,
+    output: str, coordinates: int | None,
+) -> GeneratorSpec:  # fmt: skip
+    """The specification of a stage's generator; sizes that do not apply to ``arch`` are set to its own."""
+    if arch == "fc":
+        return GeneratorSpec("fc", shape, latent_dim, width, 2, output, None, slopes)
+    if arch == "dcgan":
+        return GeneratorSpec("dcgan", shape, latent_dim, width, 4, "sigmoid", None, slopes)
+    count = min(coordinates or math.prod(shape), math.prod(shape)) if output == "linear" else None
+    return GeneratorSpec("mlp", shape, latent_dim, width, depth, output, count, slopes)
