@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,11 +13,10 @@ from torch import Tensor
 
 from rcccodec.atomic import write_folder
 from rcccodec.bundle import bundle_files, rounded
-from rcccodec.errors import InputError
-from rcccodec.proposals.generator import GeneratorProposal, GeneratorSpec
+from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.sources import load_source
-from rcccodec.training.blocks import residuals, source_blocks
+from rcccodec.training.blocks import PHOTO_BLOCKS, residuals, source_blocks
 from rcccodec.training.card import write_card
 from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
 from rcccodec.training.trainer import Progress, Trained, TrainingPlan, to_unit, train
@@ -55,6 +53,7 @@ class RunPlan:
     candidates: int
     seed: int = 0
     default_rung: int | None = None
+    photo_blocks: int = PHOTO_BLOCKS
 
 
 Report = Callable[[int, Progress], None]  # stage, progress
@@ -164,7 +163,7 @@ def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, 
     source = load_source(plan.source, split, data_root)
     block = plan.stages[0].block
     if split == "train":
-        return source_blocks(source, block, channels=plan.channels)
+        return source_blocks(source, block, channels=plan.channels, count=plan.photo_blocks)
     return source_blocks(source, block, channels=plan.channels, count=HELD_OUT_BLOCKS, seed=1)
 
 
@@ -202,44 +201,3 @@ def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> di
         "fitted": {},
         "prior": None,
     }
-
-
-def channels_of(source: str, data_root: Path | None) -> tuple[int, tuple[int, int] | None]:
-    """Channels and block of a source: those of its images; 3 and None for photographs; 0 for vectors."""
-    probe = load_source(source, "train", data_root, limit=1)
-    if isinstance(probe.x, list):
-        return 3, None
-    if probe.shape is None:
-        return 0, (1, probe.x.shape[1])
-    return probe.shape[2], (probe.shape[0], probe.shape[1])
-
-
-def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]:
-    """``32:0.15,0.2,0.4`` or ``16:3,6@2-10`` as block side, slopes and the range of slopes trained for.
-
-    Raises:
-        InputError: any other form.
-    """
-    try:
-        side, _, rest = text.partition(":")
-        slopes, _, span = rest.partition("@")
-        betas = tuple(float(b) for b in slopes.split(","))
-        low, high = (float(b) for b in span.split("-")) if span else (min(betas), max(betas))
-        if int(side) > 0 and 0 < low <= min(betas) and max(betas) <= high < math.inf:
-            return int(side), betas, (low, high)
-    except ValueError:
-        pass
-    raise InputError(f"stage {text!r}: expected SIDE:SLOPE[,SLOPE...][@LOW-HIGH], such as 16:3,6@2-10")
-
-
-def generator_spec(
-    arch: str, shape: tuple[int, ...], slopes: tuple[float, float], *, latent_dim: int, width: int, depth: int,
-    output: str, coordinates: int | None,
-) -> GeneratorSpec:  # fmt: skip
-    """The specification of a stage's generator; sizes that do not apply to ``arch`` are set to its own."""
-    if arch == "fc":
-        return GeneratorSpec("fc", shape, latent_dim, width, 2, output, None, slopes)
-    if arch == "dcgan":
-        return GeneratorSpec("dcgan", shape, latent_dim, width, 4, "sigmoid", None, slopes)
-    count = min(coordinates or math.prod(shape), math.prod(shape)) if output == "linear" else None
-    return GeneratorSpec("mlp", shape, latent_dim, width, depth, output, count, slopes)

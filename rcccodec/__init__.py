@@ -1,0 +1,74 @@
+"""Lossy compression by reverse channel coding.
+
+    >>> import rcccodec
+    >>> data = rcccodec.compress(image)  # uint8 array (height, width) or (height, width, 3)
+    >>> x_hat = rcccodec.decompress(data)
+
+Importing the package loads neither torch nor a model; the first call does. `rcccodec.codec` has the same
+two functions with a report of what was spent and reached.
+"""
+
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rcccodec.bundle import Model
+
+try:
+    __version__ = _version("rcccodec")
+except PackageNotFoundError:  # a source tree that was never installed
+    __version__ = "0+unknown"
+
+__all__ = ["__version__", "compress", "decompress", "load_model"]
+
+
+def compress(
+    image: "np.ndarray | Sequence[np.ndarray]", model: "str | Model" = "photo", **options: Any
+) -> bytes:
+    """Compress one image, or a list of them into one archive.
+
+    Args:
+        image: uint8 (height, width) grey or (height, width, 3) RGB, or a list of such.
+        model: name of a shipped model, path of a bundle, or what `load_model` returned.
+        options: those of `rcccodec.codec.compress`: ``rung``, ``coder``, ``index_code``, ...
+
+    Returns:
+        The bytes of a ``.rcc`` file.
+
+    Raises:
+        rcccodec.errors.RccError: one subclass per cause, see `rcccodec.errors`.
+    """
+    from rcccodec import codec
+
+    return codec.compress(image, model, **options).data
+
+
+def decompress(data: bytes, model: "str | Model | None" = None) -> "np.ndarray | list[np.ndarray]":
+    """Give back the image of a ``.rcc`` file, or the list of images of an archive.
+
+    Args:
+        data: the whole file.
+        model: the model it was made with, if that is not among the shipped ones.
+
+    Returns:
+        uint8 (height, width) or (height, width, 3); a list of such for a file of several images.
+
+    Raises:
+        FormatError: the file is damaged, truncated or foreign.
+        ModelError: its model is missing or is not ``model``.
+    """
+    from rcccodec import codec
+
+    images = codec.decompress(data, model)
+    return images[0] if len(images) == 1 else images
+
+
+def load_model(name_or_path: str) -> "Model":
+    """Load a model bundle once, for many calls; see `rcccodec.bundle.load_model`."""
+    from rcccodec.bundle import load_model as load
+
+    return load(name_or_path)

@@ -1,0 +1,118 @@
+"""Writing results whole or not at all: a temporary file in the same folder, fsync, rename."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from rcccodec.errors import OutputError
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
+    """Put ``data`` under ``path`` in one step.
+
+    A link is followed and what it points to is replaced; pipes and devices are written to directly; the
+    permissions of a file that is replaced are kept.
+
+    Args:
+        path: the name to write; its folder must exist.
+        data: the whole content.
+        overwrite: with False an existing ``path`` is an error, also when it appears during the call.
+
+    Raises:
+        OutputError: the folder is missing or not writable, the disk is full, ``path`` is a folder, ...
+
+    Invariant: after any failure ``path`` is what it was before and no temporary file is left.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if not overwrite and os.path.lexists(path):
+            raise FileExistsError
+        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
+            target.write_bytes(data)  # a rename would replace the device; a folder fails here, as it should
+            return
+        _write_then_rename(target, data, overwrite)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists already and --no-overwrite was given") from None
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
+def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, overwrite: bool = True) -> None:
+    """Put several files into the folder ``path``, made if missing; all are on disk before the first appears.
+
+    Args:
+        path: a folder, or a name that is free in a folder that exists.
+        files: plain file names and their contents.
+        overwrite: with False any of the names existing in ``path`` is an error.
+
+    Raises:
+        OutputError: as for `write_bytes`.
+    """
+    folder = Path(path)
+    staging = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    try:
+        clashes = [name for name in files if os.path.lexists(folder / name)]
+        if clashes and not overwrite:
+            raise OutputError(f"{folder / clashes[0]}: exists already and --no-overwrite was given")
+        staging.mkdir()
+        for name, data in files.items():
+            write_bytes(staging / name, data)
+        if folder.is_dir():
+            for name in files:
+                os.replace(staging / name, folder / name)
+        else:
+            os.rename(staging, folder)
+    except OSError as error:
+        raise output_error(path, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def write_stdout(data: bytes) -> None:
+    """Write ``data`` to standard output and flush it.
+
+    Raises:
+        OutputError: the reader has gone or the file behind the stream is full.
+    """
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        _silence_stdout()
+        raise output_error("standard output", error) from error
+
+
+def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
+    """The documented error for what the system said while writing ``path``."""
+    return OutputError(f"{path}: cannot write: {error.strerror or error}")
+
+
+def _write_then_rename(target: Path, data: bytes, overwrite: bool) -> None:
+    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if overwrite:
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
+            os.replace(temporary, target)
+        else:
+            os.link(temporary, target)  # unlike a rename it fails if the name was taken meanwhile
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def _silence_stdout() -> None:
+    """Point standard output at nothing, so that the interpreter's own flush at exit stays quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -1,0 +1,1 @@
+"""The commands of ``rcc``, one file each or a few that belong together. Torch is loaded inside them only."""

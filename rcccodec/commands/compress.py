@@ -1,0 +1,155 @@
+"""``rcc compress``: images to one ``.rcc`` file."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from rcccodec.commands import console
+
+if TYPE_CHECKING:
+    from rcccodec.codec import Encoded
+
+
+@click.command(
+    epilog=console.examples(
+        "rcc compress photo.png -o photo.rcc",
+        "rcc compress photo.png -o photo.rcc --quality 80",
+        "rcc compress photo.png -o photo.rcc --target-bits 20000",
+        "rcc compress digits/*.png -o digits.rcc --model mnist --coder pfr --json",
+        "cat photo.jpg | rcc compress - -o - | rcc decompress - -o copy.png",
+    )
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-o", "--output", required=True, metavar="OUT", help="File to write; - is standard output.")
+@click.option("-m", "--model", default="photo", show_default=True, help="Name or folder of a model.")
+@click.option("--beta", type=float, help="Slope: nats per unit of squared error. The nearest rung is taken.")
+@click.option("--quality", type=float, help="0 (smallest) to 100 (best) on the model's ladder.")
+@click.option(
+    "--target-bits", type=click.IntRange(min=1), help="Best rung whose whole file has at most these bits."
+)
+@click.option("--target-psnr", type=float, help="Cheapest rung that reaches these dB.")
+@click.option(
+    "--coder",
+    type=click.Choice(["pfr", "orc", "mincost"]),
+    default="mincost",
+    show_default=True,
+    help="pfr and orc simulate the channel exactly; mincost takes the candidate that costs least.",
+)
+@click.option(
+    "--index-code",
+    type=click.Choice(["zipf", "fitted", "prior"]),
+    help="How indices become bits. Default: prior where mincost has one, else fitted.",
+)
+@click.option("--candidates", type=int, help="N, 1 to 2^24. Default: the model's.")
+@click.option("--seed", type=int, help="Common randomness, 0 to 2^64 - 1. Default: the model's.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--no-overwrite", is_flag=True, help="Fail if OUT exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and what --json asks for.")
+def compress(
+    inputs: tuple[str, ...],
+    output: str,
+    model: str,
+    beta: float | None,
+    quality: float | None,
+    target_bits: int | None,
+    target_psnr: float | None,
+    coder: str,
+    index_code: str | None,
+    candidates: int | None,
+    seed: int | None,
+    device: str,
+    no_overwrite: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Compress one image, or several into one archive.
+
+    INPUT is any 8- or 16-bit image file; - is standard input. The report goes to standard output, or to
+    standard error when the file itself goes to standard output.
+    """
+    if sum(value is not None for value in (beta, quality, target_bits, target_psnr)) > 1:
+        raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
+    if inputs.count(console.STANDARD_STREAM) > 1:
+        raise click.UsageError("standard input can be read only once")
+    images = _read_images(inputs, quiet)
+
+    from rcccodec import codec, ladder
+    from rcccodec.bundle import load_model
+
+    where = console.resolve_device(device)
+    bundle = load_model(model)
+    betas = [rung.beta for rung in bundle.rungs]
+
+    def encode(rung: int | None) -> "Encoded":
+        with console.progress_bar("compress", quiet) as progress:
+            return codec.compress(
+                images,
+                bundle,
+                rung=rung,
+                coder=coder,
+                index_code=index_code,
+                num_candidates=candidates,
+                seed=seed,
+                device=where,
+                progress=progress,
+            )
+
+    if target_bits is not None:
+        encoded = ladder.encode_to_bits(encode, betas, target_bits)
+    elif target_psnr is not None:
+        encoded = ladder.encode_to_psnr(encode, betas, target_psnr)
+    elif beta is not None:
+        encoded = encode(ladder.rung_of_slope(betas, beta))
+    elif quality is not None:
+        encoded = encode(ladder.rung_of_quality(betas, quality))
+    else:
+        encoded = encode(None)
+    for note in encoded.notes:
+        console.remark(f"note: {note}", quiet)
+    report = encoded.report
+    if report.saturated:
+        console.remark(
+            f"warning: saturated: log2 N - R is {report.margin_bits:.1f} bits, below 3; raise --candidates",
+            quiet,
+        )
+    console.write_output(output, encoded.data, not no_overwrite)
+    to_stderr = output == console.STANDARD_STREAM
+    if as_json:
+        console.say(json.dumps(report.as_json(), indent=2), to_stderr=to_stderr)
+    elif not quiet:
+        console.say(_summary(encoded, bundle.name, coder, output), to_stderr=to_stderr)
+
+
+def _read_images(inputs: tuple[str, ...], quiet: bool) -> list:
+    from rcccodec.images import read_image
+
+    images = []
+    for name in inputs:
+        source = console.read_input(name) if name == console.STANDARD_STREAM else name
+        image, notes = read_image(source, name=console.shown(name))
+        for note in notes:
+            console.remark(f"note: {console.shown(name)}: {note}", quiet)
+        images.append(image)
+    return images
+
+
+def _summary(encoded: "Encoded", model_name: str, coder: str, output: str) -> str:
+    report = encoded.report
+    count = len(encoded.images)
+    psnr = "no loss" if report.psnr_db is None else f"PSNR {report.psnr_db:.2f} dB"
+    lines = [
+        f"{output}: {count} image{'s' if count > 1 else ''}, {report.file_bytes} bytes, "
+        f"{report.bpp:.4f} bpp, {psnr}",
+        f"  payload    {report.payload_bits} bits, {report.rate_bits_per_block:.2f} a block "
+        f"({report.blocks} blocks, squared error {report.distortion:.3f} a block)",
+        f"  model      {model_name}, rung {report.rung}, beta {report.beta:g}, "
+        f"R {report.rd_estimate_bits:.2f} bits a block, log2 N - R {report.margin_bits:.1f} bits",
+        f"  guarantee  {report.guarantee_bits:.2f} bits a block expected over seeds, for pfr and orc",
+    ]
+    if report.certified_fraction is not None:
+        lines.append(f"  certified  {100 * report.certified_fraction:.1f} % of the choices are exact")
+    if coder == "mincost":
+        lines.append("  coder      mincost: fewest bits at this slope, not an exact channel simulation")
+    return "\n".join(lines)

@@ -1,0 +1,141 @@
+"""``rcc info``, ``rcc models`` and ``rcc samples``: what a file holds, what there is, what a model draws."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rcccodec.commands import console
+
+
+@click.command(
+    epilog=console.examples("rcc info photo.rcc", "rcc info photo.rcc --json", "rcc info - < photo.rcc")
+)
+@click.argument("source", metavar="INPUT")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(source: str, as_json: bool) -> None:
+    """Say what a .rcc file holds, without decoding it. The checksum is verified; the model may be missing."""
+    data = console.read_input(source)
+    with console.about(source):
+        facts = file_facts(data)
+    if as_json:
+        console.say(json.dumps(facts, indent=2))
+        return
+    sizes = [
+        f"{group['count']} x " * (group["count"] > 1) + f"{group['width']}x{group['height']} {group['mode']}"
+        for group in facts["images"]
+    ]
+    shown = {**facts, "images": "; ".join(sizes), "model": facts["model"] or "not installed here"}
+    console.say("\n".join(f"{key.replace('_', ' '):<16}{value}" for key, value in shown.items()))
+
+
+def file_facts(data: bytes) -> dict[str, Any]:
+    """The documented keys of ``rcc info --json``.
+
+    ``images`` lists runs of equal images as {count, width, height, mode}. If the model is not installed,
+    ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
+
+    Raises:
+        FormatError: ``data`` is not a whole ``.rcc`` file.
+    """
+    from rcccodec import container
+
+    header, groups = container.unpack(data)
+    name, sha256 = _installed(header.model_id)
+    return {
+        "format_version": container.FORMAT_VERSION,
+        "model": name,
+        "model_sha256": sha256,
+        "coder": container.CODERS[header.coder],
+        "index_code": container.INDEX_CODES[header.index_code],
+        "seed": header.seed,
+        "num_candidates": header.num_candidates,
+        "images": [
+            {"count": g.count, "width": g.width, "height": g.height, "mode": container.MODES[g.mode]}
+            for g in groups
+        ],
+        "payload_bits": 8 * sum(len(group.payload) for group in groups),
+        "file_bytes": len(data),
+    }
+
+
+@click.command(epilog=console.examples("rcc models", "rcc models --json"))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def models(as_json: bool) -> None:
+    """List the models that are installed, with their ladders."""
+    from rcccodec.bundle import list_models, model_path, read_card
+
+    cards = {name: read_card(name) | {"sha256": _sha256(model_path(name))} for name in list_models()}
+    if as_json:
+        console.say(json.dumps(cards, indent=2))
+        return
+    blocks = []
+    for name, card in cards.items():
+        lines = [
+            f"{name}: {'colour' if card['channels'] == 3 else 'grey'}, trained on {card['source']}, "
+            f"N {card['default_num_candidates']}, {card['sha256'][:12]}"
+        ]
+        for number, rung in enumerate(card["rungs"]):
+            stages = ", ".join(
+                f"{s['block'][0]}x{s['block'][1]} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
+                for s in rung["stages"]
+            )
+            mark = "  default" if number == card["default_rung"] else ""
+            lines.append(f"  rung {number:<2} beta {rung['beta']:<8g} {stages}{mark}")
+        blocks.append("\n".join(lines))
+    console.say("\n".join(blocks) if blocks else "no models are installed")
+
+
+@click.command(
+    epilog=console.examples("rcc samples mnist -o grid.png", "rcc samples photo -o grid.png --seed 7")
+)
+@click.argument("model")
+@click.option(
+    "-o", "--output", required=True, metavar="OUT", help="Image to write; - is PNG on standard output."
+)
+@click.option("--beta", type=float, help="Slope; the nearest rung is taken. Default: the model's rung.")
+@click.option("--count", type=click.IntRange(1, 4096), default=64, show_default=True, help="Draws.")
+@click.option("--seed", type=int, help="Common randomness. Default: the model's.")
+@click.option("--no-overwrite", is_flag=True, help="Fail if OUT exists.")
+def samples(
+    model: str, output: str, beta: float | None, count: int, seed: int | None, no_overwrite: bool
+) -> None:
+    """Draw from a model's Q_Y, the law of its reconstructions, as a grid of tiles."""
+    import numpy as np
+
+    from rcccodec import codec, ladder
+    from rcccodec.atomic import write_stdout
+    from rcccodec.bundle import load_model
+    from rcccodec.images import image_bytes, write_image
+
+    bundle = load_model(model)
+    rung = None if beta is None else ladder.rung_of_slope([r.beta for r in bundle.rungs], beta)
+    tiles = codec.draw_samples(bundle, rung, count, seed)
+    columns = int(np.ceil(np.sqrt(count)))
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-count % columns)
+    rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles), columns)]
+    grid = np.concatenate(rows, axis=0)
+    if output == console.STANDARD_STREAM:
+        write_stdout(image_bytes(grid, ".png"))
+    else:
+        write_image(output, grid, overwrite=not no_overwrite)
+
+
+def _installed(model_id: bytes) -> tuple[str | None, str]:
+    """Name and full hash of an installed model, or None and what is known of the hash."""
+    from rcccodec.bundle import find_model, read_card
+    from rcccodec.errors import ModelError
+
+    try:
+        path = find_model(model_id)
+        return read_card(str(path))["name"], _sha256(path)
+    except ModelError:
+        return None, model_id.hex()
+
+
+def _sha256(model: Path) -> str:
+    """The identity of the model in a folder."""
+    return hashlib.sha256((model / "model.json").read_bytes()).hexdigest()

@@ -1,0 +1,105 @@
+"""What a compressed file cost and what it kept, beside what theory says of its model."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+SATURATION_BITS = 3.0  # a search of N candidates follows the channel only if log2 N exceeds R by about this
+
+
+@dataclass(frozen=True)
+class Report:
+    """Costs counted from the file, quality measured on the decoded images.
+
+    A "block" here is one index sent: one block of one stage.
+
+    file_bytes, payload_bits: counted from the file. bpp: whole-file bits a pixel.
+    psnr_db: over all pixels and channels; None if nothing was lost.
+    distortion: summed squared error a block, pixels in [0, 1], of the decoded 8-bit image.
+    rate_bits_per_block: payload bits a block.
+    rd_estimate_bits: the model's held-out rate R, mean over the blocks.
+    guarantee_bits: mean of R + log2(R + 1) + 5 (NERD-RCC eq. 25). It bounds an expectation over random seeds,
+    for blocks like those of training, coded one by one with an exact channel simulation; not every file.
+    certified_fraction: share of blocks whose PFR choice no further candidate can change, None for others.
+    encode_s: seconds, without loading the model.
+    beta: slope of the rung, nats per unit of squared error. margin_bits: least log2 N - R over the stages.
+    """
+
+    file_bytes: int
+    payload_bits: int
+    bpp: float
+    psnr_db: float | None
+    distortion: float
+    blocks: int
+    rate_bits_per_block: float
+    rd_estimate_bits: float
+    guarantee_bits: float
+    certified_fraction: float | None
+    log2_num_candidates: float
+    encode_s: float
+    rung: int
+    beta: float
+    margin_bits: float
+
+    @property
+    def saturated(self) -> bool:
+        """Whether N is too small for the rate (design: log2 N - R < 3 bits)."""
+        return self.margin_bits < SATURATION_BITS
+
+    def as_json(self) -> dict[str, float | int | None]:
+        """The documented keys of ``rcc compress --json``, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[:12]}
+
+
+def guarantee_bits(rate_bits: float) -> float:
+    """Expected bits an index costs at most at rate R, R + log2(R + 1) + 5 (NERD-RCC eq. 25)."""
+    return rate_bits + math.log2(rate_bits + 1) + 5
+
+
+def measure(
+    *,
+    file_bytes: int,
+    payload_bytes: int,
+    sources: Sequence[np.ndarray],
+    decoded: Sequence[np.ndarray],
+    blocks_per_stage: Sequence[int],
+    rates_bits: Sequence[float],
+    num_candidates: int,
+    certified_fraction: float | None,
+    encode_s: float,
+    rung: int,
+    beta: float,
+) -> Report:
+    """Fill in a Report from uint8 images and what they decode to.
+
+    Args:
+        sources, decoded: uint8, pairwise of one shape.
+        blocks_per_stage: indices sent, per stage.
+        rates_bits: the model's R per block, per stage.
+        others: as in `Report`.
+    """
+    blocks = sum(blocks_per_stage)
+    weights = [n / blocks for n in blocks_per_stage]
+    error = sum(
+        float(np.square(x.astype(np.float64) - y).sum()) for x, y in zip(sources, decoded, strict=True)
+    )
+    mean_error = error / sum(x.size for x in sources)
+    return Report(
+        file_bytes=file_bytes,
+        payload_bits=8 * payload_bytes,
+        bpp=8 * file_bytes / sum(x.shape[0] * x.shape[1] for x in sources),
+        psnr_db=10 * math.log10(255**2 / mean_error) if mean_error else None,
+        distortion=error / 255**2 / blocks,
+        blocks=blocks,
+        rate_bits_per_block=8 * payload_bytes / blocks,
+        rd_estimate_bits=sum(w * r for w, r in zip(weights, rates_bits, strict=True)),
+        guarantee_bits=sum(w * guarantee_bits(r) for w, r in zip(weights, rates_bits, strict=True)),
+        certified_fraction=certified_fraction,
+        log2_num_candidates=math.log2(num_candidates),
+        encode_s=encode_s,
+        rung=rung,
+        beta=beta,
+        margin_bits=math.log2(num_candidates) - max(rates_bits),
+    )

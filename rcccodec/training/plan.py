@@ -1,0 +1,167 @@
+"""From the words of ``rcc train`` to a RunPlan: defaults by kind of source, stages, steps that fit the minutes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rcccodec.checkpoint import load_checkpoint
+from rcccodec.distortion import parse_distortion
+from rcccodec.errors import InputError
+from rcccodec.proposals.generator import GeneratorSpec
+from rcccodec.sources import load_source
+from rcccodec.training.run import RunPlan, StagePlan
+from rcccodec.training.trainer import TrainingPlan, train
+
+DEFAULT_STAGES = {1: "32:0.4", 3: "8:10"}
+VAE_STEPS = 20_000
+TIMED_STEPS = 20
+
+
+def make_plan(
+    source: str,
+    name: str,
+    *,
+    data_root: Path | None,
+    stages: Sequence[str] = (),
+    arch: str = "mlp",
+    from_scratch: bool = False,
+    distortion: float | None = None,
+    metric: str = "mse",
+    vae_steps: int | None = None,
+    nerd_steps: int = 8000,
+    minutes: float | None = None,
+    candidates: int = 1 << 15,
+    step_candidates: int = 8192,
+    latent_dim: int | None = None,
+    width: int | None = None,
+    coordinates: Sequence[int] | None = None,
+    seed: int = 0,
+    checkpoints: Path | None = None,
+) -> RunPlan:
+    """Fill in what was not said.
+
+    Pixels of images of one size come from a sigmoid; photographs are coded in KLT coordinates, and so are residuals.
+    With ``minutes`` the steps are scaled by a short timing on random data, or, when ``checkpoints`` names a folder
+    to resume from, taken from there.
+
+    Raises:
+        InputError: stages, metric or sizes that do not fit the source.
+    """
+    parse_distortion(metric)
+    channels, native = channels_of(source, data_root)
+    words = list(stages) or (["1:1"] if channels == 0 else [DEFAULT_STAGES[channels if native is None else 1]])
+    single = distortion is not None or metric != "mse" or arch != "mlp" or channels == 0
+    if single and (len(words) > 1 or len(parse_stage(words[0])[1]) > 1):
+        raise InputError("one stage at one slope: vectors, --distortion, --metric, and dcgan or fc generators")
+    if coordinates is not None and len(coordinates) != len(words):
+        raise InputError(f"--coordinates needs a number for each of the {len(words)} stages")
+    if from_scratch or metric != "mse" or distortion is not None:
+        vae_steps = 0
+    plans = []
+    for s, word in enumerate(words):
+        side, betas, slopes = parse_stage(word)
+        if plans and plans[-1].block[0] % side:
+            raise InputError(f"stage {word!r}: its side must divide the one before ({plans[-1].block[0]})")
+        shape = (native or (1, 1))[1:] if channels == 0 else (side, side, channels)
+        linear = native is None or s > 0 or channels == 0
+        spec = generator_spec(
+            arch, shape, slopes, latent_dim=latent_dim, width=width,
+            output="linear" if linear else "sigmoid", coordinates=coordinates[s] if coordinates else None,
+        )  # fmt: skip
+        training = TrainingPlan(
+            generator=spec,
+            slopes=slopes,
+            vae_steps=VAE_STEPS if vae_steps is None else vae_steps,
+            nerd_steps=nerd_steps,
+            target_distortion=distortion,
+            distortion=metric,
+            num_candidates=step_candidates,
+            seed=seed,
+        )
+        if minutes is not None:
+            saved = checkpoints / f"checkpoint-{s}.safetensors" if checkpoints else None
+            training = _steps_for(training, minutes / len(words), saved)
+        plans.append(StagePlan((side, side), betas, training))
+    return RunPlan(name, source, channels, tuple(plans), candidates)
+
+
+def channels_of(source: str, data_root: Path | None) -> tuple[int, tuple[int, int] | None]:
+    """Channels and size of a source's images; 3 and None for photographs; 0 and (1, m) for vectors."""
+    probe = load_source(source, "train", data_root, limit=1)
+    if isinstance(probe.x, list):
+        return 3, None
+    if probe.shape is None:
+        return 0, (1, probe.x.shape[1])
+    return probe.shape[2], (probe.shape[0], probe.shape[1])
+
+
+def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]:
+    """``32:0.15,0.2,0.4`` or ``16:3,6@2-10`` as block side, slopes and the range of slopes trained for.
+
+    Raises:
+        InputError: any other form.
+    """
+    try:
+        side, _, rest = text.partition(":")
+        slopes, _, span = rest.partition("@")
+        betas = tuple(float(b) for b in slopes.split(","))
+        low, high = (float(b) for b in span.split("-")) if span else (min(betas), max(betas))
+        if int(side) > 0 and 0 < low <= min(betas) and max(betas) <= high < math.inf:
+            return int(side), betas, (low, high)
+    except ValueError:
+        pass
+    raise InputError(f"stage {text!r}: expected SIDE:SLOPE[,SLOPE...][@LOW-HIGH], such as 16:3,6@2-10")
+
+
+def generator_spec(
+    arch: str,
+    shape: tuple[int, ...],
+    slopes: tuple[float, float],
+    *,
+    latent_dim: int | None,
+    width: int | None,
+    output: str,
+    coordinates: int | None,
+) -> GeneratorSpec:
+    """The specification of a stage's generator, with the defaults of its architecture (nerd-rcc, appendix C-A)."""
+    dim = math.prod(shape)
+    if arch == "fc":
+        vector = len(shape) == 1
+        latents, hidden = latent_dim or (dim if vector else 128), width or (dim if vector else 512)
+        return GeneratorSpec("fc", shape, latents, hidden, 2, output, None, slopes)
+    if arch == "dcgan":
+        if shape[:2] != (32, 32):
+            raise InputError("the dcgan generator makes 32x32 blocks only")
+        return GeneratorSpec("dcgan", shape, latent_dim or 128, width or 32, 4, "sigmoid", None, slopes)
+    count = min(coordinates or dim, dim) if output == "linear" else None
+    return GeneratorSpec("mlp", shape, latent_dim or min(24, dim), width or 512, 2, output, count, slopes)
+
+
+def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None) -> TrainingPlan:
+    """The plan with its steps scaled, in their proportion, to take about ``minutes``."""
+    if saved is not None and saved.exists():
+        steps = load_checkpoint(saved)[1]["plan"]
+        return replace(plan, vae_steps=steps["vae_steps"], nerd_steps=steps["nerd_steps"])
+    x = torch.rand((2048, plan.generator.dim), generator=torch.Generator().manual_seed(0))
+    expected_s = 0.0
+    for phase in ("vae_steps", "nerd_steps"):
+        if steps := getattr(plan, phase):
+            short = replace(plan, **{"vae_steps": 0, "nerd_steps": 0, phase: TIMED_STEPS})
+            if phase == "nerd_steps" and plan.vae_steps:
+                short = replace(short, vae_steps=1)
+            marks: list[float] = []
+            train(x, short, report=lambda _, marks=marks: marks.append(time.monotonic()))
+            tail = marks[len(marks) // 2 :]
+            expected_s += steps * (tail[-1] - tail[0]) / max(1, len(tail) - 1)
+    scale = 60 * minutes / expected_s
+    return replace(
+        plan,
+        vae_steps=max(1, round(plan.vae_steps * scale)) if plan.vae_steps else 0,
+        nerd_steps=max(1, round(plan.nerd_steps * scale)),
+    )

@@ -1,0 +1,73 @@
+"""Two small random models in the real bundle format, for tests that need a model but no trained one.
+
+``grey``: 8x8 blocks of one channel, one stage, two rungs, a prior for the first. ``colour``: three channels,
+a 16x8 stage and 8x8 residuals, three rungs, no prior; its stage 0 emits pixels, its stage 1 coordinates.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rcccodec.bundle import bundle_files
+from rcccodec.index_code.codebook_prior import quantise
+from rcccodec.index_code.fitted import fit
+from rcccodec.proposals.generator import GeneratorSpec, build_generator
+
+CANDIDATES = 256
+SEED = 5
+
+
+def write_tiny_models(folder: Path) -> None:
+    """Write both bundles below ``folder``."""
+    torch.manual_seed(0)
+    fields = {"default_num_candidates": CANDIDATES, "default_seed": SEED, "default_rung": 0}
+    rungs = [_rung(beta, [((8, 8), beta, 0)]) for beta in (0.5, 2.0)]
+    rungs[0]["stages"][0]["prior"] = "first"
+    levels = quantise(6 + 4 * np.random.default_rng(0).random(CANDIDATES))
+    card = {"name": "grey", "source": "nothing", "channels": 1, "rungs": rungs, **fields}
+    _write(folder / "grey", card, [_generator((8, 8, 1), "sigmoid", (0.5, 2.0))], {"first": levels})
+
+    rungs = [_rung(beta, [((16, 8), beta / 2, 0), ((8, 8), beta, 1)]) for beta in (0.5, 1.0, 4.0)]
+    card = {"name": "colour", "source": "nothing", "channels": 3, "rungs": rungs, **fields}
+    generators = [_generator((16, 8, 3), "sigmoid", (0.25, 2.0)), _generator((8, 8, 3), "linear", (0.5, 4.0))]
+    _write(folder / "colour", card, generators, {})
+
+
+def _rung(beta: float, stages: list[tuple[tuple[int, int], float, int]]) -> dict[str, object]:
+    indices = np.random.default_rng(1).zipf(1.3, 4000)
+    frequencies = fit(indices[indices <= CANDIDATES] - 1, num_candidates=CANDIDATES)
+    return {
+        "beta": beta,
+        "stages": [
+            {
+                "block": list(block),
+                "beta": slope,
+                "rate_bits": 2.0 + slope,
+                "distortion": 5.0 / slope,
+                "zipf_rate_millibits": round(1000 * (2.0 + slope)),
+                "fitted": dict.fromkeys(("pfr", "orc", "mincost"), frequencies),
+                "generator": generator,
+            }
+            for block, slope, generator in stages
+        ],
+    }
+
+
+def _generator(shape: tuple[int, ...], output: str, slopes: tuple[float, float]) -> torch.nn.Module:
+    coordinates = 6 if output == "linear" else None
+    spec = GeneratorSpec("mlp", shape, 5, 16, 1, output, coordinates, slopes)
+    generator = build_generator(spec)
+    if output == "linear":
+        basis = torch.linalg.qr(torch.randn(spec.dim, coordinates)).Q.T
+        generator.start_from(torch.zeros(spec.dim), basis, torch.full((coordinates,), 0.5))
+    with torch.no_grad():
+        generator.slope_out.weight.normal_(std=0.1)
+        generator.last.weight.mul_(4)
+    return generator
+
+
+def _write(folder: Path, card: dict, generators: list, priors: dict[str, np.ndarray]) -> None:
+    folder.mkdir(parents=True)
+    for name, data in bundle_files(card, generators, priors, "# for tests\n").items():
+        (folder / name).write_bytes(data)
