@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from rcccodec.channel.distances import exact_candidates
-from rcccodec.channel.search import select_channel
 from rcccodec.errors import InputError
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.sources import Source, random_blocks
+from rcccodec.training.trainer import to_unit
 
 PHOTO_BLOCKS = 60_000
 
@@ -45,18 +47,19 @@ def residuals(
     x: Tensor,
     shape: tuple[int, ...],
     proposal: GeneratorProposal,
+    select: Callable[[Tensor, int], Tensor],
     *,
-    beta: float,
+    seeds: Sequence[int],
     stage: int,
-    seed: int,
-    num_candidates: int,
     sub_block: tuple[int, int],
     device: str = "cpu",
-    part: int = 20_000,
 ) -> Tensor:
-    """What is left of blocks x (n, dim) when a stage has coded them by PFR, cut into smaller blocks.
+    """What is left of blocks x (n, dim) when a stage has coded them, cut into smaller blocks.
 
-    Every ``part`` of the blocks meets another codebook, lest the next stage learns one codebook's errors.
+    Args:
+        select: (coordinates, seed) to the chosen indices, (n, dim) to int64 (n,).
+        seeds: the blocks are split evenly over these codebooks.  Training takes several, lest the next stage
+            learns one codebook's errors; the index codes of a shipped codebook take that one.
 
     Returns:
         float32 (n * number of sub-blocks, sub-block dim).
@@ -64,14 +67,10 @@ def residuals(
     height, width, channels = shape
     h, w = sub_block
     pieces = []
-    for i, rows in enumerate(x.split(part)):
-        pixels = rows.float() / 255 if rows.dtype == torch.uint8 else rows
-        chosen = select_channel(
-            proposal.analyse(pixels), proposal, beta=beta, coder="pfr", seed=seed + i, stage=stage,
-            num_candidates=num_candidates, device=device,
-        )  # fmt: skip
-        unique, inverse = torch.unique(chosen.indices, return_inverse=True)
-        made = exact_candidates(proposal, unique, seed + i, stage, torch.device(device))
+    for seed, rows in zip(seeds, x.chunk(len(seeds)), strict=True):
+        pixels = to_unit(rows)
+        unique, inverse = torch.unique(select(proposal.analyse(pixels), seed), return_inverse=True)
+        made = exact_candidates(proposal, unique, seed, stage, torch.device(device))
         left = pixels - proposal.synthesise(made.float())[inverse]
         grid = left.view(-1, height // h, h, width // w, w, channels)
         pieces.append(grid.permute(0, 1, 3, 2, 4, 5).reshape(-1, h * w * channels))
