@@ -12,15 +12,13 @@ seeds. Its standard error is that of bits + beta D / ln 2 over seeds, to first o
 """
 
 import argparse
-import json
 import math
-import platform
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from metadata import RESULTS, describe_run, write_result
 
 from rcccodec.channel import best_per_class, candidates_at, select_channel, select_mincost, squared_distances
 from rcccodec.index_code import FittedCode, IndexCode, ZipfHuffman, decode_segments, encode_segments
@@ -188,19 +186,6 @@ def plot(result: dict, path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
-def commit() -> str:
-    """The checked-out commit, with ``+`` if files differ from it; ``unknown`` outside a checkout."""
-    try:
-        here = Path(__file__).parent
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        )
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=60)
@@ -214,7 +199,7 @@ def main() -> None:
         "-o",
         "--output",
         type=Path,
-        default=Path(__file__).parent / "results" / "gaussian_rcc",
+        default=RESULTS / "gaussian_rcc",
         help="path without suffix",
     )
     args = parser.parse_args()
@@ -237,19 +222,10 @@ def main() -> None:
         "training_blocks_per_seed": args.training_blocks,
         "seeds": list(range(args.seeds)),
         "training_seeds": [FIRST_TRAINING_SEED + s for s in range(args.training_seeds)],
-        "commit": commit(),
-        "device": args.device,
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-        },
-        "seconds": round(time.perf_counter() - began, 1),
+        **describe_run(began, args.device),
         "rows": rows,
     }
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    Path(f"{args.output}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_result(Path(f"{args.output}.json"), result)
     plot(result, Path(f"{args.output}.png"))
 
 

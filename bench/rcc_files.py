@@ -1,4 +1,4 @@
-"""What is inside a ``.rcc`` file: its payload bits, its indices, and the same indices in another index code."""
+"""What is inside a ``.rcc`` file: payload bits, indices, and the same indices in another index code."""
 
 import numpy as np
 
