@@ -1,10 +1,11 @@
-"""Model bundles: a folder with ``model.json``, ``weights.safetensors`` and a card, named by a hash; nothing is unpickled.
+"""Model bundles: a folder with ``model.json``, ``weights.safetensors`` and a card. Nothing is unpickled.
 
     model.json            name, ladder, rates, index codes, and the SHA-256 of the weights
     weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8)
     README.md             the card, for people
 
-The model's identity is the SHA-256 of ``model.json``, which pins everything else.
+The model's identity is the SHA-256 of ``model.json``, which pins everything else. A bundle is input like any
+other: whatever its files hold, loading them ends in a Model within bounds or in one line of ModelError.
 """
 
 from __future__ import annotations
@@ -21,16 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import ModelError
+from rcccodec.model_search import MAX_JSON_BYTES, find_model, list_models, model_path, read_bounded
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from rcccodec.proposals.generator import Generator, GeneratorProposal
 
+__all__ = [
+    "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model", "model_path",
+    "read_card", "rounded",
+]  # fmt: skip
+
 BUNDLE_VERSION = 1
-MAX_JSON_BYTES = 1 << 24
-MAX_WEIGHTS_BYTES = 1 << 30
+MAX_WEIGHTS_BYTES = 1 << 28
 MAX_RUNGS, MAX_STAGES = 16, 8
+MAX_CANDIDATES = 1 << 24
+MAX_TILE_SIDE = 512  # of the rectangle that the blocks of all stages divide
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Model:
-    """A loaded bundle."""
+    """A loaded bundle.
+
+    ``channels``: 1 or 3, or 0 for a model of vectors. ``distortion``: trained for it, ``mse`` or ``lp:P``.
+    """
 
     name: str
     sha256: str
@@ -77,51 +88,7 @@ class Model:
     default_rung: int
     default_num_candidates: int
     default_seed: int
-
-
-def model_folders() -> list[Path]:
-    """Where models are looked for: RCC_MODELS, the installed package, the source checkout."""
-    here = Path(__file__).resolve().parent
-    places = [Path(os.environ["RCC_MODELS"])] if os.environ.get("RCC_MODELS") else []
-    return [p for p in (*places, here / "_models", here.parent / "models") if p.is_dir()]
-
-
-def list_models() -> list[str]:
-    """Names of the models that can be found, sorted."""
-    return sorted({p.parent.name for folder in model_folders() for p in folder.glob("*/model.json")})
-
-
-def model_path(name_or_path: str | os.PathLike[str]) -> Path:
-    """The bundle's folder for a name or a path.
-
-    Raises:
-        ModelError: there is none; the message lists those there are.
-    """
-    as_path = Path(name_or_path)
-    if (as_path / "model.json").is_file():
-        return as_path
-    if as_path.name == str(name_or_path):
-        for folder in model_folders():
-            if (folder / as_path / "model.json").is_file():
-                return folder / as_path
-    known = ", ".join(list_models()) or "none"
-    raise ModelError(f"{name_or_path}: no such model (found: {known})")
-
-
-def find_model(model_id: bytes) -> Path:
-    """The folder of the model whose SHA-256 begins with ``model_id``.
-
-    Raises:
-        ModelError: it is not among the models found.
-    """
-    for folder in model_folders():
-        for path in sorted(folder.glob("*/model.json")):
-            if hashlib.sha256(path.read_bytes()).digest().startswith(model_id):
-                return path.parent
-    raise ModelError(
-        f"the file was made with model {model_id.hex()}, which is not among those found "
-        f"({', '.join(list_models()) or 'none'}); name its folder with --model"
-    )
+    distortion: str = "mse"
 
 
 def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -133,31 +100,40 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     return _parse(model_path(name_or_path))[0]
 
 
-def load_model(name_or_path: str | os.PathLike[str]) -> Model:
+def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True) -> Model:
     """Load a bundle, its weights checked against the hash that ``model.json`` gives.
 
+    Args:
+        for_images: refuse models that no codec can use: of vectors, or trained for another distortion than
+            the squared error that the search minimises.
+
     Raises:
-        ModelError: missing, damaged, out of bounds or of another version.
+        ModelError: missing, damaged, out of bounds, of another version or not for images.
+
+    Invariants: memory is bounded by the size of the files; the global random state is left as it was.
     """
     path = model_path(name_or_path)
     card, sha256 = _parse(path)
+    if for_images and card.get("channels") == 0:
+        raise ModelError(f"{path}: a model of vectors, not of images")
+    if for_images and card.get("distortion", "mse") != "mse":
+        raise ModelError(f"{path}: trained for distortion {card['distortion']!s:.20}; the codec needs mse")
     try:
         return _build(path, card, sha256)
-    except ModelError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError, RuntimeError, OverflowError) as error:
-        raise ModelError(f"{path}: damaged model bundle ({type(error).__name__}: {error})") from error
+    except _DAMAGE as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ModelError(f"{path}: damaged model bundle ({cause:.200})") from error
+
+
+# what reading a description of the wrong shape can raise before a check of ours does
+_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError)
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], str]:
     file = path / "model.json"
+    data = read_bounded(file, MAX_JSON_BYTES)
     try:
-        if file.stat().st_size > MAX_JSON_BYTES:
-            raise ModelError(f"{file}: too large for a model description")
-        data = file.read_bytes()
         card = json.loads(data)
-    except OSError as error:
-        raise ModelError(f"{file}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not a model description ({error})") from error
     if not isinstance(card, dict) or card.get("bundle_version") != BUNDLE_VERSION:
@@ -166,76 +142,129 @@ def _parse(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from rcccodec.proposals.generator import GeneratorSpec, build_generator
-
     file = path / "weights.safetensors"
-    try:
-        if file.stat().st_size > MAX_WEIGHTS_BYTES:
-            raise ModelError(f"{file}: too large")
-        data = file.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{file}: {error.strerror or error}") from error
+    data = read_bounded(file, MAX_WEIGHTS_BYTES)
     if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
         raise ModelError(f"{file}: its hash is not the one in model.json")
     try:
         tensors = load(data)
     except SafetensorError as error:
         raise ModelError(f"{file}: not readable ({error})") from error
-    generators = []
-    for g, fields in enumerate(card["generators"]):
-        spec = GeneratorSpec.from_json(fields)
-        with torch.device("meta"):
-            generator = build_generator(spec)
-        prefix = f"generators.{g}."
-        state = {
-            k.removeprefix(prefix): v.float() if v.is_floating_point() else v
-            for k, v in tensors.items()
-            if k.startswith(prefix)
-        }
-        generator.load_state_dict(state, assign=True)
-        generators.append(generator.eval().requires_grad_(False))
+    del data
+    if not 1 <= len(card["generators"]) <= MAX_RUNGS * MAX_STAGES:
+        raise ValueError("number of generators out of bounds")
+    if not 1 <= len(card["rungs"]) <= MAX_RUNGS:
+        raise ValueError("number of rungs out of bounds")
+    generators = [_generator(g, fields, tensors) for g, fields in enumerate(card["generators"])]
+    num_candidates = _integer(card, "default_num_candidates", 1, MAX_CANDIDATES)
+    channels = _integer(card, "channels", 0, 3)
+    if channels == 2:
+        raise ValueError("channels is 2")
     rungs = []
-    for rung in card["rungs"]:
-        stages = [_stage(fields, tensors, generators) for fields in rung["stages"]]
-        if not 1 <= len(stages) <= MAX_STAGES:
+    for fields in card["rungs"]:
+        if not 1 <= len(fields["stages"]) <= MAX_STAGES:
             raise ValueError("number of stages out of bounds")
-        rungs.append(Rung(float(rung["beta"]), tuple(stages)))
-    channels, default_rung = card["channels"], card["default_rung"]
-    if channels not in (1, 3) or not 1 <= len(rungs) <= MAX_RUNGS or not 0 <= default_rung < len(rungs):
-        raise ValueError("channels or ladder out of bounds")
-    if any(math.prod(s.block) * channels != s.generator.dim for r in rungs for s in r.stages):
-        raise ValueError("a stage's block is not what its generator makes")
+        stages = [_stage(f, tensors, generators, channels, num_candidates) for f in fields["stages"]]
+        if any(math.lcm(*(s.block[axis] for s in stages)) > MAX_TILE_SIDE for axis in (0, 1)):
+            raise ValueError("the blocks of a rung do not fit together")
+        rungs.append(Rung(_number(fields, "beta", positive=True), tuple(stages)))
     return Model(
-        str(card["name"]), sha256, channels, tuple(rungs), int(default_rung),
-        int(card["default_num_candidates"]), int(card["default_seed"]),
-    )  # fmt: skip
+        name="".join(c if c.isprintable() else "?" for c in str(card["name"])[:255]),
+        sha256=sha256,
+        channels=channels,
+        rungs=tuple(rungs),
+        default_rung=_integer(card, "default_rung", 0, len(rungs) - 1),
+        default_num_candidates=num_candidates,
+        default_seed=_integer(card, "default_seed", 0, (1 << 64) - 1),
+        distortion=str(card.get("distortion", "mse")),
+    )
 
 
-def _stage(fields: dict[str, Any], tensors: dict[str, Any], generators: list[Generator]) -> Stage:
+def _generator(g: int, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Generator:
+    """Generator ``g`` of the bundle, in float32; every tensor must be there, finite and of its shape."""
+    import torch
+
+    from rcccodec.proposals.generator import GeneratorSpec, build_generator
+
+    with torch.device("meta"):  # shapes alone: no memory before they are known to be right
+        generator = build_generator(GeneratorSpec.from_json(fields))
+    prefix = f"generators.{g}."
+    wanted = {prefix + name: blank for name, blank in generator.state_dict().items()}
+    if unknown := {name for name in tensors if name.startswith(prefix)} - wanted.keys():
+        raise ValueError(f"tensor {min(unknown)} is unknown")
+    state = {}
+    for name, blank in wanted.items():
+        value = tensors[name]
+        if value.shape != blank.shape or value.is_floating_point() != blank.is_floating_point():
+            raise ValueError(f"tensor {name} is {value.dtype} {tuple(value.shape)}, not {tuple(blank.shape)}")
+        state[name.removeprefix(prefix)] = value.to(blank.dtype)
+        if not torch.isfinite(state[name.removeprefix(prefix)]).all():
+            raise ValueError(f"tensor {name} is not finite")
+    generator.load_state_dict(state, assign=True)
+    return generator.eval().requires_grad_(False)
+
+
+def _stage(
+    fields: dict[str, Any],
+    tensors: dict[str, Tensor],
+    generators: list[Generator],
+    channels: int,
+    num_candidates: int,
+) -> Stage:
+    block = {"h": fields["block"][0], "w": fields["block"][1]}
+    height, width = (_integer(block, axis, 1, MAX_TILE_SIDE) for axis in "hw")
+    generator = generators[_integer(fields, "generator", 0, len(generators) - 1)]
+    if channels and generator.spec.shape != (height, width, channels):
+        raise ValueError("a stage's block is not what its generator makes")
     prior = fields.get("prior")
-    height, width = (int(n) for n in fields["block"])
+    levels = None if prior is None else tensors[f"priors.{prior}"].numpy()
+    if levels is not None and (levels.dtype != np.uint8 or levels.shape != (num_candidates,)):
+        raise ValueError(f"prior {prior} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
+    fitted = {str(coder): list(row) for coder, row in fields["fitted"].items()}
+    if not all(isinstance(frequency, int) for row in fitted.values() for frequency in row):
+        raise ValueError("a fitted code's frequencies are not whole numbers")
     return Stage(
         block=(height, width),
-        beta=float(fields["beta"]),
-        rate_bits=float(fields["rate_bits"]),
-        distortion=float(fields["distortion"]),
-        zipf_rate_millibits=int(fields["zipf_rate_millibits"]),
-        fitted={str(coder): [int(f) for f in row] for coder, row in fields["fitted"].items()},
-        prior_levels=None if prior is None else tensors[f"priors.{prior}"].numpy(),
-        generator=generators[fields["generator"]],
+        beta=_number(fields, "beta", positive=True),
+        rate_bits=_number(fields, "rate_bits"),
+        distortion=_number(fields, "distortion"),
+        zipf_rate_millibits=_integer(fields, "zipf_rate_millibits", 0, 1 << 31),
+        fitted=fitted,
+        prior_levels=levels,
+        generator=generator,
     )
+
+
+def _integer(fields: dict[str, Any], key: str, low: int, high: int) -> int:
+    value = fields[key]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{key} must be a whole number from {low} to {high}")
+    return value
+
+
+def _number(fields: dict[str, Any], key: str, *, positive: bool = False) -> float:
+    value = fields[key]
+    if not isinstance(value, int | float) or not math.isfinite(value) or (positive and value <= 0):
+        raise ValueError(f"{key} must be a {'positive' if positive else 'finite'} number")
+    return float(value)
 
 
 def bundle_files(
     card: dict[str, Any], generators: list[Generator], priors: dict[str, NDArray[np.uint8]], readme: str
 ) -> dict[str, bytes]:
-    """The bundle as file names and contents.  ``card`` holds all of model.json but versions, generators and hashes.
+    """The bundle as file names and contents, for `rcccodec.atomic.write_folder`.
 
-    Weights are stored in float16; ``rounded`` gives the generator that a reader will have.
+    Args:
+        card: all of model.json but version, generators and hashes.
+        generators: stored in float16; ``rounded`` gives what a reader will have.
+        priors: uint8 (default_num_candidates,) each, by the names that stages give in ``prior``.
+        readme: the card for people.
+
+    Raises:
+        ModelError: weights that float16 cannot hold.
     """
     import torch
     from safetensors.torch import save
@@ -245,6 +274,8 @@ def bundle_files(
         for g, generator in enumerate(generators)
         for name, value in generator.state_dict().items()
     }
+    if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
+        raise ModelError(f"tensor {broken[0]} holds values that float16 cannot")
     tensors |= {f"priors.{name}": torch.from_numpy(levels) for name, levels in priors.items()}
     weights = save(tensors)
     full = {

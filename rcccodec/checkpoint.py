@@ -1,4 +1,4 @@
-"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically, never pickled."""
+"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically; no pickle."""
 
 from __future__ import annotations
 
@@ -28,29 +28,42 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, An
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what ``save_checkpoint`` wrote.
+    """Read what ``save_checkpoint`` wrote: the tensors, on the CPU, and the values.
 
     Raises:
-        ModelError: the file is missing or damaged.
+        ModelError: the file is missing, damaged or no checkpoint.
     """
     try:
         with safe_open(path, framework="pt") as file:
             values = json.loads(file.metadata()["values"])
-            return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a readable checkpoint ({error})") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path}: not a readable checkpoint (no values)")
+    return tensors, values
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's moments as named tensors."""
+    """The optimizer's state (Adam: step and moments) as tensors named ``<parameter number>.<name>``."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": torch.as_tensor(value) for i, s in state.items() for name, value in s.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` took out."""
+    """Put back what ``optimizer_tensors`` took out; learning rates and the like stay as they are.
+
+    Raises:
+        KeyError, ValueError: the names or shapes are not those of this optimizer's parameters.
+    """
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         i, name = key.split(".", 1)
         state.setdefault(int(i), {})[name] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, entry in state.items():
+        if not 0 <= i < len(parameters) or any(
+            v.dim() and v.shape != parameters[i].shape for v in entry.values()
+        ):
+            raise ValueError(f"optimizer state {i} does not fit")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

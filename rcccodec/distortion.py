@@ -11,13 +11,14 @@ from torch import Tensor
 from rcccodec.errors import InputError
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
-LP_CHUNK_ELEMENTS = 1 << 24
+LP_FLOOR = 1e-12  # the gradient of the square root at zero is infinite
 
 
 def squared_error(x: Tensor, y: Tensor) -> Tensor:
     """d(x, y) = sum_i (x_i - y_i)^2 between rows of x (n, dim) and y (m, dim), as (n, m); zero at the least.
 
-    Both are centred on the mean of y first, which keeps the cancellation in ||x||^2 - 2 x.y + ||y||^2 small.
+    ||x||^2 - 2 x.y + ||y||^2, one matrix product; both are centred on the mean of y first, which keeps the
+    cancellation small.
     """
     centre = y.mean(0, keepdim=True)
     x, y = x - centre, y - centre
@@ -25,14 +26,12 @@ def squared_error(x: Tensor, y: Tensor) -> Tensor:
 
 
 def squared_lp(x: Tensor, y: Tensor, p: float) -> Tensor:
-    """d_p(x, y) = ||x - y||_p^2 between rows of x (n, dim) and y (m, dim), as (n, m)."""
-    rows = max(1, LP_CHUNK_ELEMENTS // max(1, y.numel()))
-    # cdist has the gradient of the norm itself; its square needs a floor, for the gradient at zero is infinite
-    return torch.cat([torch.cdist(part, y, p=p).clamp_min(1e-12).square() for part in x.split(rows)])
+    """d_p(x, y) = ||x - y||_p^2 between rows of x (n, dim) and y (m, dim), as (n, m); 1e-24 at the least."""
+    return torch.cdist(x, y, p=p).clamp_min(LP_FLOOR).square()
 
 
 def parse_distortion(text: str) -> Distortion:
-    """``mse`` (summed squared error) or ``lp:P`` with P >= 1.
+    """The function that ``mse`` (summed squared error) or ``lp:P`` with P in [1, inf] names.
 
     Raises:
         InputError: anything else.

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -119,25 +120,62 @@ def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] 
 
 
 @contextmanager
-def training_progress(quiet: bool) -> Iterator[tuple[Callable[[int, "Progress"], None], Callable[[str], None]]]:
-    """Two functions: one for every training step, one for a line of results.
+def training_progress(
+    quiet: bool,
+) -> Iterator[tuple[Callable[[int, "Progress"], None], Callable[[str], None]]]:
+    """Two functions: one for every training step, one for a line of results, both to standard error.
 
-    On a terminal the steps make a bar with the loss and the time left; elsewhere a line every minute.
+    Rate, distortion and time left of the stage: a bar on a terminal, elsewhere a line every minute.
     """
     if quiet:
         yield (lambda _stage, _progress: None), (lambda _line: None)
-        return
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        with _training_bar() as functions:
+            yield functions
+    else:
+        yield _training_lines(), lambda line: click.echo(line, err=True)
+
+
+def _figures(progress: "Progress") -> str:
+    return f"R {progress.rate_bits:.2f} bits, D {progress.distortion:.4g}, beta {progress.beta:.3g}"
+
+
+@contextmanager
+def _training_bar() -> Iterator[tuple[Callable[[int, "Progress"], None], Callable[[str], None]]]:
     from tqdm import tqdm
 
-    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    with tqdm(unit=" steps", mininterval=0.5 if on_terminal else 60, file=sys.stderr) as bar:
+    with tqdm(unit=" steps", mininterval=0.5, leave=False, file=sys.stderr) as bar:
+        shown_stage = -1
 
         def tell(stage: int, progress: "Progress") -> None:
-            bar.total = progress.steps
-            bar.set_description(f"stage {stage} {progress.phase}", refresh=False)
-            bar.set_postfix_str(f"objective {progress.loss_bits:.3f} bits, beta {progress.beta:.3g}", refresh=False)
-            if progress.step < bar.n:
+            nonlocal shown_stage
+            if stage != shown_stage:
+                shown_stage = stage
                 bar.reset(progress.steps)
+                bar.initial = bar.n = progress.step - 1  # steps of an earlier start took no time of this one
+            bar.set_description(f"stage {stage} {progress.phase}", refresh=False)
+            bar.set_postfix_str(_figures(progress), refresh=False)
             bar.update(progress.step - bar.n)
 
         yield tell, lambda line: bar.write(line, file=sys.stderr)
+
+
+def _training_lines(every_s: float = 60.0) -> Callable[[int, "Progress"], None]:
+    first: dict[int, tuple[int, float]] = {}  # stage -> step and time that this start began it with
+    last_s = time.monotonic()
+
+    def tell(stage: int, progress: "Progress") -> None:
+        nonlocal last_s
+        now_s = time.monotonic()
+        step, start_s = first.setdefault(stage, (progress.step, now_s))
+        if now_s - last_s < every_s or progress.step == step:
+            return
+        last_s = now_s
+        left_s = (progress.steps - progress.step) * (now_s - start_s) / (progress.step - step)
+        click.echo(
+            f"stage {stage} {progress.phase} {progress.step}/{progress.steps}: {_figures(progress)}, "
+            f"{left_s / 60:.1f} min left",
+            err=True,
+        )
+
+    return tell

@@ -2,16 +2,26 @@
 
 import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from rcccodec.commands import console
 
 MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
+
+
+def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> list[int] | None:
+    """``8000,4000`` as [8000, 4000]."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if not all(part.isdigit() for part in parts):
+        raise click.BadParameter("give whole numbers separated by commas")
+    return [int(part) for part in parts]
 
 
 @click.command(
@@ -19,8 +29,8 @@ MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
         f"rcc train mnist -o models/mnist --stage 32:{MNIST_SLOPES}@0.14-1.05",
         "rcc train pictures/ -o models/mine --stage 32:0.8 --stage 16:3,6 --stage 8:10,16,24",
         "rcc train mnist -o models/paper --arch dcgan --method nerd --stage 32:0.4 --nerd-steps 20000",
-        "rcc train gaussian:m=20,decay=0.5 -o models/gauss --arch fc --method nerd --distortion 2 --metric lp:1",
-        "rcc train mnist -o models/mnist --resume",
+        "rcc train gaussian:m=20,decay=0.5 -o models/gauss --arch fc --distortion 2",
+        f"rcc train mnist -o models/mnist --stage 32:{MNIST_SLOPES}@0.14-1.05 --resume",
     )
 )
 @click.argument("source")
@@ -32,26 +42,79 @@ MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
     multiple=True,
     metavar="SIDE:SLOPE[,SLOPE...][@LOW-HIGH]",
     help="A stage: side of its blocks, slopes of its rungs, slopes it is trained for. Later stages code the "
-    "residual that the last slope of the stage before leaves. Default: one stage at slope 0.4 for 32x32 images.",
+    "residual that the last slope of the stage before leaves. Default: 32:0.4 for images of one size, 8:10 "
+    "for photographs, 1:1 for vectors.",
 )
 @click.option("--arch", type=click.Choice(["mlp", "dcgan", "fc"]), default="mlp", show_default=True)
 @click.option("--method", type=click.Choice(["vae+nerd", "nerd"]), default="vae+nerd", show_default=True)
-@click.option("--distortion", type=float, help="Train at this distortion and solve for the slope instead.")
-@click.option("--metric", default="mse", show_default=True, help="mse, or lp:P for the squared l^p distance.")
-@click.option("--vae-steps", type=click.IntRange(min=0), help="Steps of the beta-VAE warm start. [20000]")
-@click.option("--nerd-steps", type=click.IntRange(min=1), default=8000, show_default=True, help="Steps of NERD.")
-@click.option("--minutes", type=float, help="Scale both so that the run takes about this long on this machine.")
-@click.option("--candidates", type=click.IntRange(min=16), default=1 << 15, help="N of the model. [32768]")
+@click.option(
+    "--distortion", type=float, help="Train, from scratch, for this distortion and solve for the slope."
+)
+@click.option(
+    "--metric",
+    default="mse",
+    show_default=True,
+    help="mse, or lp:P for the squared l^p distance, from scratch. Codecs need mse.",
+)
+@click.option(
+    "--vae-steps",
+    default="20000",
+    show_default=True,
+    callback=_whole_numbers,
+    metavar="STEPS[,STEPS...]",
+    help="Steps of the beta-VAE warm start, of all stages or of each.",
+)
+@click.option(
+    "--nerd-steps",
+    default="8000",
+    show_default=True,
+    callback=_whole_numbers,
+    metavar="STEPS[,STEPS...]",
+    help="Steps of NERD, likewise.",
+)
+@click.option(
+    "--start-from",
+    metavar="CHECKPOINT",
+    help="Begin with the networks of this checkpoint instead of the warm start.",
+)
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0, 3),
+    default=0.0,
+    show_default=True,
+    help="Strength of small random affine maps of training images; 1 turns by 4 degrees or so.",
+)
+@click.option(
+    "--minutes", type=float, help="Scale both so that training takes about this long on this machine."
+)
+@click.option(
+    "--candidates", type=click.IntRange(16, 1 << 24), default=1 << 15, help="N of the model. [32768]"
+)
 @click.option("--step-candidates", type=click.IntRange(min=2), default=8192, help="N of a NERD step. [8192]")
 @click.option("--latent-dim", type=click.IntRange(min=1), help="Latents of a candidate. [24; paper's: 128]")
 @click.option("--width", type=click.IntRange(min=1), help="Hidden width, or c_d of dcgan. [512; 32; m]")
-@click.option("--coordinates", help="KLT coordinates of each stage, as 160,256,192. Default: all.")
+@click.option(
+    "--coordinates",
+    callback=_whole_numbers,
+    metavar="COUNT[,COUNT...]",
+    help="KLT coordinates of each stage, as 160,256,192. Default: all.",
+)
+@click.option(
+    "--default-rung", type=click.IntRange(min=0), help="Rung that compress takes. Default: the last."
+)
+@click.option(
+    "--blocks", type=click.IntRange(min=2), default=60_000, help="Blocks cut from photographs. [60000]"
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoints in FOLDER; give the same options.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Of the training."
+)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
 def train(
+    context: click.Context,
     source: str,
     output: str,
     data_root: str | None,
@@ -60,14 +123,18 @@ def train(
     method: str,
     distortion: float | None,
     metric: str,
-    vae_steps: int | None,
-    nerd_steps: int,
+    vae_steps: list[int],
+    nerd_steps: list[int],
+    start_from: str | None,
+    jitter: float,
     minutes: float | None,
     candidates: int,
     step_candidates: int,
     latent_dim: int | None,
     width: int | None,
-    coordinates: str | None,
+    coordinates: list[int] | None,
+    default_rung: int | None,
+    blocks: int,
     device: str,
     resume: bool,
     seed: int,
@@ -80,10 +147,10 @@ def train(
     A beta-VAE at the same slopes comes first (it needs no 2^R samples), then NERD. Interrupting leaves
     checkpoints that --resume takes up; the bundle is written at the end, with its card.
     """
-    if minutes is not None and minutes <= 0:
+    if minutes is not None and not minutes > 0:
         raise click.UsageError("--minutes must be positive")
-    if coordinates is not None and not all(part.isdigit() and int(part) for part in coordinates.split(",")):
-        raise click.UsageError("--coordinates takes whole numbers separated by commas")
+    if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
+        raise click.UsageError("--nerd-steps and --coordinates are at least 1")
 
     import torch
 
@@ -92,10 +159,11 @@ def train(
 
     if threads:
         torch.set_num_threads(threads)
+    place = console.resolve_device(device)
     root = Path(data_root) if data_root else None
     plan = make_plan(
         source,
-        Path(output).name,
+        Path(output).resolve().name,
         data_root=root,
         stages=stages,
         arch=arch,
@@ -109,8 +177,13 @@ def train(
         step_candidates=step_candidates,
         latent_dim=latent_dim,
         width=width,
-        coordinates=[int(n) for n in coordinates.split(",")] if coordinates else None,
+        coordinates=coordinates,
+        jitter=jitter,
+        start_from=Path(start_from) if start_from else None,
+        default_rung=default_rung,
+        blocks=blocks,
         seed=seed,
+        device=place,
         checkpoints=Path(output) if resume else None,
     )
     with _interruptible() as interrupted, console.training_progress(quiet) as (report, say):
@@ -118,21 +191,21 @@ def train(
             plan,
             Path(output),
             data_root=root,
-            device=console.resolve_device(device),
+            device=place,
             resume=resume,
-            command=shlex.join(["rcc", *_without(sys.argv[1:], "--resume", "--quiet")]),
+            command=_command_line(context),
             report=report,
             say=say,
             stop=lambda: bool(interrupted),
         )
     if folder is None:
-        click.echo(f"interrupted; go on with the same command and --resume ({output})", err=True)
+        click.echo(f"rcc: interrupted; go on with the same command and --resume ({output})", err=True)
         raise SystemExit(130)
 
 
 @contextmanager
 def _interruptible() -> Iterator[list[bool]]:
-    """Ctrl-C fills the list, so that the step in hand ends and its checkpoint is written; a second one aborts."""
+    """Ctrl-C fills the list, so that the step in hand ends and its checkpoint is written; a second aborts."""
     interrupted: list[bool] = []
 
     def note(_signal: int, _frame: object) -> None:
@@ -147,5 +220,21 @@ def _interruptible() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _without(words: list[str], *flags: str) -> list[str]:
-    return [word for word in words if word not in flags]
+def _command_line(context: click.Context) -> str:
+    """The command that was given, for the card, less what changes nothing or holds on this machine only."""
+    words = ["rcc", "train"]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if name in ("resume", "quiet", "data_root", "output") or (
+            context.get_parameter_source(name) != ParameterSource.COMMANDLINE
+        ):
+            continue
+        given = context.params[name]
+        for value in given if isinstance(given, tuple) else (given,):
+            given_value = ",".join(map(str, value)) if isinstance(value, list) else value
+            words += (
+                [str(given_value)]
+                if isinstance(parameter, click.Argument)
+                else [parameter.opts[-1], str(given_value)]
+            )
+    return shlex.join([*words, "-o", Path(context.params["output"]).name])

@@ -3,15 +3,15 @@
     z (n, latent_dim) --> network --> coordinates (n, num_coordinates) --> synthesise --> y (n, dim)
 
 ``coordinates`` are orthonormal (or the pixels themselves), so that squared distances can be taken in them and
-the search never needs the pixels of a losing candidate.  A slope-conditional generator becomes a plain network,
-without any trace of the slope, once ``at_slope`` has folded the condition into its weights.
+the search never needs the pixels of a losing candidate. A slope-conditional generator becomes a plain
+network, without any trace of the slope, once ``at_slope`` has folded the condition into its weights.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -20,15 +20,22 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 SLOPE_FEATURES = 32
+# what a codec can hold of one chunk of candidates; a damaged description must not ask for more
+MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH = 1 << 14, 1 << 12, 1 << 13, 256, 64
 
 
 @dataclass(frozen=True)
 class GeneratorSpec:
     """What is needed to rebuild a generator before its weights are loaded.
 
-    ``arch``: ``mlp`` (residual, slope-conditional), ``dcgan`` or ``fc`` (the paper's two, appendix C-A).
+    ``arch``: ``mlp`` (residual, slope-conditional), ``dcgan`` or ``fc`` (the paper's, nerd-rcc appendix C-A).
     ``shape``: (height, width, channels) of a block, or (m,) for vectors.
-    ``output``: ``sigmoid`` emits pixels, ``linear`` emits coordinates in the basis it was given.
+    ``output``: ``sigmoid`` emits pixels; ``linear`` emits any values, for ``mlp`` ``num_coordinates``
+    coordinates in an orthonormal basis.
+    ``slope_range``: slopes beta (nats per unit of distortion) it is trained for; equal ends: unconditional.
+
+    Raises:
+        ValueError: unknown architecture or output, sizes out of bounds, slopes that are no range.
     """
 
     arch: str
@@ -39,6 +46,30 @@ class GeneratorSpec:
     output: str = "sigmoid"
     num_coordinates: int | None = None
     slope_range: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        sizes = (*self.shape, self.latent_dim, self.width, self.depth, self.num_coordinates or 1)
+        if self.arch not in ARCHITECTURES or self.output not in ("sigmoid", "linear"):
+            raise ValueError(f"unknown generator {self.arch!r} with output {self.output!r}")
+        if not self.shape or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError("generator sizes must be positive whole numbers")
+        limits = (
+            ("values a block", self.dim, MAX_DIM),
+            ("latents", self.latent_dim, MAX_LATENTS),
+            ("width", self.width, MAX_DCGAN_WIDTH if self.arch == "dcgan" else MAX_WIDTH),
+            ("depth", self.depth, MAX_DEPTH),
+        )
+        for what, size, limit in limits:
+            if size > limit:
+                raise ValueError(f"generator has {what} {size}, more than {limit}")
+        if self.arch == "dcgan" and (len(self.shape) != 3 or self.shape[:2] != (32, 32)):
+            raise ValueError("the dcgan generator makes 32x32 blocks only")
+        linear = self.arch == "mlp" and self.output == "linear"
+        if linear and not 0 < (self.num_coordinates or 0) <= self.dim:
+            raise ValueError(f"a linear generator needs 1 to {self.dim} coordinates")
+        low, high = self.slope_range
+        if not 0 < low <= high < math.inf:
+            raise ValueError(f"slopes {low} to {high} are no range of positive numbers")
 
     @property
     def dim(self) -> int:
@@ -56,14 +87,9 @@ class GeneratorSpec:
         Raises:
             TypeError, KeyError, ValueError: fields are missing, unknown or out of bounds.
         """
-        spec = GeneratorSpec(**{**fields, "shape": tuple(int(n) for n in fields["shape"])})
-        numbers = (*spec.shape, spec.latent_dim, spec.width, spec.depth, spec.num_coordinates or 1)
-        if spec.arch not in ARCHITECTURES or spec.output not in ("sigmoid", "linear"):
-            raise ValueError(f"unknown generator {spec.arch!r} with output {spec.output!r}")
-        if not all(isinstance(n, int) and 0 < n <= 1 << 16 for n in numbers) or spec.dim > 1 << 20:
-            raise ValueError("generator sizes out of bounds")
-        low, high = spec.slope_range
-        return GeneratorSpec(**{**asdict(spec), "slope_range": (float(low), float(high))})
+        low, high = fields["slope_range"]
+        plain = {"shape": tuple(fields["shape"]), "slope_range": (float(low), float(high))}
+        return GeneratorSpec(**{**fields, **plain})
 
 
 class Mlp(nn.Module):
@@ -78,8 +104,7 @@ class Mlp(nn.Module):
         super().__init__()
         self.spec = spec
         self.dim, self.latent_dim = spec.dim, spec.latent_dim
-        outputs = spec.num_coordinates if spec.output == "linear" else spec.dim
-        assert outputs is not None
+        outputs = (spec.num_coordinates or spec.dim) if spec.output == "linear" else spec.dim
         self.layers = nn.ModuleList(
             nn.Linear(spec.latent_dim if i == 0 else spec.width, spec.width) for i in range(spec.depth + 1)
         )
@@ -100,7 +125,8 @@ class Mlp(nn.Module):
     def start_from(self, mean: Tensor, basis: Tensor | None, variances: Tensor | None) -> None:
         """Begin at the data's mean (dim,) and, for linear output, at its KLT basis with these variances."""
         if self.spec.output == "linear":
-            assert basis is not None and variances is not None
+            assert basis is not None
+            assert variances is not None
             self.mean.copy_(mean)
             self.basis.copy_(basis)
             with torch.no_grad():
@@ -132,28 +158,32 @@ class Mlp(nn.Module):
 
     @torch.no_grad()
     def at_slope(self, beta: float) -> Mlp:
-        """The same map as a plain network, with the slope folded into weights and biases (in float64)."""
-        plain = Mlp(GeneratorSpec(**{**asdict(self.spec), "slope_range": (beta, beta)})).double()
-        state = {name: value.double() for name, value in self.state_dict().items()}
-        plain.load_state_dict({name: value for name, value in state.items() if "slope" not in name})
+        """The same map as a plain network, with the slope folded into weights and biases (in float64).
+
+        film(W z + b) = scale * (W z + b) + shift = (scale W) z + (scale b + shift).
+        """
+        exact = copy.deepcopy(self).double().eval().requires_grad_(False)
+        with torch.device("meta"):  # no throw-away weights, no draw from the global random stream
+            plain = Mlp(replace(self.spec, slope_range=(beta, beta)))
+        state = {name: value for name, value in exact.state_dict().items() if "slope" not in name}
+        plain.load_state_dict(state, assign=True)
         if self.conditional:
-            exact = Mlp(self.spec).double()
-            exact.load_state_dict(state)
-            for layer, (scale, shift) in zip(
-                plain.layers, exact.film(torch.tensor([math.log(beta)]).double()), strict=True
-            ):
-                layer.bias.copy_(layer.bias * scale[0] + shift[0])
+            log_slope = torch.tensor([math.log(beta)], dtype=torch.float64, device=exact.last.weight.device)
+            for layer, (scale, shift) in zip(plain.layers, exact.film(log_slope), strict=True):
+                layer.bias.mul_(scale[0]).add_(shift[0])
                 layer.weight.mul_(scale[0][:, None])
         return plain.eval().requires_grad_(False)
 
 
 class Dcgan(nn.Module):
-    """The paper's image generator: linear to 8 c_d x 2 x 2, then four transposed convolutions up to 32 x 32."""
+    """The paper's image generator, c_d channels wide, batch-normalised while it trains::
+
+    z --> Linear 8c_d x 2x2 --> [ConvT 4x4/2, norm, ReLU] x 3 --> ConvT 4x4/2 --> sigmoid, 32x32
+
+    """
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
-        if spec.shape[:2] != (32, 32):
-            raise ValueError("the dcgan generator makes 32x32 blocks")
         self.spec = spec
         self.dim, self.latent_dim = spec.dim, spec.latent_dim
         c = spec.width
@@ -181,7 +211,10 @@ class Dcgan(nn.Module):
 
     @torch.no_grad()
     def at_slope(self, beta: float) -> Dcgan:
-        """An evaluation copy with batch normalisation folded into the convolutions (design: never in train mode)."""
+        """An evaluation copy with batch normalisation folded into the convolutions.
+
+        In train mode every candidate would depend on all the others, and no decoder could make one alone.
+        """
         plain = copy.deepcopy(self).double().eval().requires_grad_(False)
         for i, norm in enumerate(plain.norm):
             if isinstance(norm, nn.BatchNorm2d):
@@ -191,7 +224,10 @@ class Dcgan(nn.Module):
 
 
 class FullyConnected(nn.Module):
-    """The paper's generator for vectors: two hidden ReLU layers as wide as the source, linear output."""
+    """The paper's generator for vectors: two hidden ReLU layers as wide as the source, linear output::
+
+    z --> Linear --> ReLU --> Linear --> ReLU --> Linear --> y
+    """
 
     def __init__(self, spec: GeneratorSpec) -> None:
         super().__init__()
@@ -207,8 +243,9 @@ class FullyConnected(nn.Module):
 
     def start_from(self, mean: Tensor, basis: Tensor | None, variances: Tensor | None) -> None:
         """Begin at the data's mean."""
+        sigmoid = self.spec.output == "sigmoid"
         with torch.no_grad():
-            self.body[-1].bias.copy_(mean)
+            self.body[-1].bias.copy_(torch.logit(mean.clamp(0.01, 0.99)) if sigmoid else mean)
 
     def forward(self, z: Tensor, log_slope: Tensor | None = None) -> Tensor:
         """Vectors (n, dim)."""
@@ -236,10 +273,12 @@ def build_generator(spec: GeneratorSpec) -> Generator:
 class GeneratorProposal:
     """A trained generator at one slope, seen as a Proposal in its own coordinates.
 
-    ``dim`` counts coordinates.  ``analyse`` takes blocks (n, block_dim) there, ``synthesise`` takes coordinates back;
-    between two points, squared distances differ from those of the pixels by a constant of the block alone.
+    ``dim`` counts coordinates. ``analyse`` takes blocks (n, block_dim) there, ``synthesise`` takes
+    coordinates back; squared distances to a block differ from those of pixels by a constant of the block.
 
-    Invariants: row j of ``candidates`` depends on row j of ``z`` only; synthesise(analyse(y)) = y for candidates y.
+    Invariants: row j of ``candidates`` depends on row j of ``z`` only; synthesise(analyse(y)) = y for any
+    candidate y;
+    ||x - synthesise(c)||^2 = ||analyse(x) - c||^2 + ||x - synthesise(analyse(x))||^2.
     """
 
     def __init__(self, plain: Generator, device: str | torch.device = "cpu") -> None:
@@ -258,16 +297,22 @@ class GeneratorProposal:
         y: Tensor = self.networks[z.dtype](z)
         return y
 
+    @torch.no_grad()
     def analyse(self, x: Tensor) -> Tensor:
-        """Coordinates (n, dim) of the blocks x (n, block_dim)."""
+        """Coordinates (n, dim) of the blocks x (n, block_dim), on the device of x."""
         if not self.is_linear:
             return x
-        network = self.networks[x.dtype]
-        return (x - network.mean) @ network.basis.T
+        mean, basis = self._frame(x)
+        return (x - mean) @ basis.T
 
+    @torch.no_grad()
     def synthesise(self, coordinates: Tensor) -> Tensor:
-        """Blocks (n, block_dim) from coordinates (n, dim)."""
+        """Blocks (n, block_dim) from coordinates (n, dim), on the device of the coordinates."""
         if not self.is_linear:
             return coordinates
-        network = self.networks[coordinates.dtype]
-        return network.mean + coordinates @ network.basis
+        mean, basis = self._frame(coordinates)
+        return mean + coordinates @ basis
+
+    def _frame(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        network = self.networks[like.dtype]
+        return network.mean.to(like.device), network.basis.to(like.device)

@@ -1,16 +1,16 @@
-"""The NERD estimate of R(D) from a proposal: an upper bound, with its Monte-Carlo errors, on blocks held out."""
+"""The NERD estimate of R(D) from a proposal: an upper bound on held-out blocks, with Monte-Carlo errors."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
 from rcccodec.distortion import Distortion, parse_distortion
+from rcccodec.proposals import Proposal
 from rcccodec.proposals.generator import GeneratorProposal
 
 SATURATION_BITS = 3.0
@@ -20,9 +20,10 @@ SATURATION_BITS = 3.0
 class RatePoint:
     """A point (D, R) on or above the rate-distortion curve.
 
-    Rates and Lagrangian in bits a block, distortion in summed squared error, beta in nats per unit of it.
-    ``*_se`` are standard errors over blocks, ``*_se_codebooks`` over codebooks (NaN for a single one).
-    ``saturated``: log2 N - R < 3 bits, where the estimate cannot be trusted (R <= log2 N whatever the source).
+    Rates and Lagrangian ``R + beta D / ln 2`` in bits a block, distortion in summed squared error (or what
+    was asked for), beta in nats per unit of it. ``*_se`` are standard errors over blocks, ``*_se_codebooks``
+    over codebooks; NaN where there is only one.
+    ``saturated``: log2 N - R < 3 bits, where the estimate cannot be trusted (R <= log2 N for any source).
     """
 
     beta: float
@@ -41,7 +42,7 @@ class RatePoint:
 
 def estimate_nerd(
     x: Tensor,
-    proposal: Any,
+    proposal: Proposal,
     *,
     beta: float,
     num_candidates: int,
@@ -50,7 +51,9 @@ def estimate_nerd(
     device: str = "cpu",
     distortion: str = "mse",
 ) -> RatePoint:
-    """L = -E_x log (1/N) sum_j exp(-beta d(x, y_j)), D = E_x sum_j w_j d_j, R = L - beta D (nerd-rcc eq. 8, 11).
+    """L = -E_x log (1/N) sum_j exp(-beta d(x, y_j)), D = E_x sum_j w_j d_j, R = L - beta D (nats).
+
+    nerd-rcc eq. 11 and 8, with w = softmax(-beta d) over the candidates.
 
     Args:
         x: (B, block_dim) float32 blocks that the proposal was not trained on.
@@ -63,15 +66,18 @@ def estimate_nerd(
         RatePoint; the codebooks' log sums are averaged, so Jensen's bias stays that of one codebook of N.
 
     Raises:
-        ValueError: beta <= 0, no blocks or no seeds.
+        ValueError: beta or N not positive, no blocks or no seeds. InputError: an unknown distortion.
     """
-    if beta <= 0 or not len(x) or not seeds:
-        raise ValueError("estimate_nerd needs beta > 0, at least one block and one seed")
-    coordinates = proposal.analyse(x) if isinstance(proposal, GeneratorProposal) else x
-    left_out = torch.zeros(len(x), dtype=torch.float64)
-    if isinstance(proposal, GeneratorProposal) and proposal.is_linear:
-        left_out = (x - proposal.synthesise(coordinates)).double().square().sum(1)
+    if not 0 < beta < math.inf or num_candidates < 1 or not len(x) or not seeds:
+        raise ValueError("estimate_nerd needs beta > 0 and at least one candidate, block and seed")
     measure = None if distortion == "mse" else parse_distortion(distortion)
+    coordinates, left_out = x, torch.zeros(len(x), dtype=torch.float64)
+    if isinstance(proposal, GeneratorProposal) and proposal.is_linear:
+        if measure is None:
+            coordinates = proposal.analyse(x)
+            left_out = (x - proposal.synthesise(coordinates)).double().square().sum(1)
+        else:
+            proposal = _InPixels(proposal)
     log_means, distortions = zip(
         *(
             _one_codebook(coordinates, proposal, beta, num_candidates, seed, stage, device, measure)
@@ -100,9 +106,20 @@ def estimate_nerd(
     )
 
 
+class _InPixels:
+    """A linear generator whose candidates are blocks: other distortions do not survive a rotation."""
+
+    def __init__(self, linear: GeneratorProposal) -> None:
+        self.linear = linear
+        self.dim, self.latent_dim = linear.block_dim, linear.latent_dim
+
+    def candidates(self, z: Tensor) -> Tensor:
+        return self.linear.synthesise(self.linear.candidates(z))
+
+
 def _one_codebook(
     x: Tensor,
-    proposal: Any,
+    proposal: Proposal,
     beta: float,
     num_candidates: int,
     seed: int,
@@ -110,7 +127,7 @@ def _one_codebook(
     device: str,
     measure: Distortion | None,
 ) -> tuple[Tensor, Tensor]:
-    """ln (1/N) sum_j exp(-beta d_j) and the posterior mean of d, float64 (B,) each, streamed over candidates."""
+    """ln (1/N) sum_j exp(-beta d_j) and the posterior mean of d, float64 (B,), streamed over candidates."""
     place = torch.device(device)
     frame = CentredBlocks(x, place)
     highest = torch.full((len(x),), -torch.inf, device=place)  # of the logits so far

@@ -22,8 +22,12 @@ def source_blocks(
 ) -> tuple[Tensor, tuple[int, ...]]:
     """Flattened blocks (n, h*w*c) of a source and the shape of one.
 
-    Images of the block's size are taken as they are; photographs, and their mirror images, are cut at random places;
-    vectors are their own blocks.  Pixels stay uint8.
+    Images of the block's size are taken as they are; photographs, and their mirror images, are cut at random
+    places; vectors are their own blocks. Pixels stay uint8.
+
+    Args:
+        block: (h, w), ignored for vectors. channels: 1 or 3.
+        count, seed: how many blocks are cut from photographs, and where.
 
     Raises:
         InputError: images of one size that is not the block's.
@@ -58,7 +62,7 @@ def residuals(
 
     Args:
         select: (coordinates, seed) to the chosen indices, (n, dim) to int64 (n,).
-        seeds: the blocks are split evenly over these codebooks.  Training takes several, lest the next stage
+        seeds: the blocks are split evenly over these codebooks. Training takes several, lest the next stage
             learns one codebook's errors; the index codes of a shipped codebook take that one.
 
     Returns:
@@ -67,7 +71,8 @@ def residuals(
     height, width, channels = shape
     h, w = sub_block
     pieces = []
-    for seed, rows in zip(seeds, x.chunk(len(seeds)), strict=True):
+    seeds = seeds[: len(x)]
+    for seed, rows in zip(seeds, x.tensor_split(len(seeds)), strict=True):
         pixels = to_unit(rows)
         unique, inverse = torch.unique(select(proposal.analyse(pixels), seed), return_inverse=True)
         made = exact_candidates(proposal, unique, seed, stage, torch.device(device))

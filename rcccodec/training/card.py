@@ -6,20 +6,22 @@ import math
 from typing import Any
 
 
-def write_card(model: dict[str, Any]) -> str:
-    """Markdown for the ``README.md`` of a bundle, from the fields of ``model.json``."""
+def write_card(model: dict[str, Any], sha256: str | None = None) -> str:
+    """Markdown for the ``README.md`` of a bundle, from the fields of ``model.json`` and its hash."""
+    unit = "summed squared error" if model.get("distortion", "mse") == "mse" else model["distortion"]
+    pixels = " in [0, 1] pixels" if model["channels"] else ""
     lines = [
         f"# {model['name']}",
         "",
         f"- data: `{model['source']}`, training split; figures below are from the test split",
         f"- command: `{model['command']}`",
-        f"- training: {model['training_seconds']} s in all, last start",
+        f"- training: {model['training_seconds']} s",
         f"- default: rung {model['default_rung']}, N = {model['default_num_candidates']}, "
         f"seed {model['default_seed']}",
-        "- the bundle's hash is the SHA-256 of `model.json`; `rcc models` prints it",
+        f"- hash: `{sha256}`" if sha256 else "- hash: the SHA-256 of `model.json`, printed by `rcc models`",
         "",
-        "R and D are NERD's held-out estimates of one block (bits; summed squared error in [0, 1] pixels),",
-        "with standard errors over blocks; a later stage's are those of the residual it codes.",
+        f"R and D are NERD's held-out estimates of one block (bits; {unit}{pixels}), with standard errors",
+        "over blocks, for the Lagrangian over codebooks; a later stage's are those of the residual it codes.",
         "",
         "| rung | stage | block | beta | R (bits) | D | Lagrangian (bits) | log2 N - R | saturated |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -27,12 +29,16 @@ def write_card(model: dict[str, Any]) -> str:
     for r, rung in enumerate(model["rungs"]):
         for s, stage in enumerate(rung["stages"]):
             height, width = stage["block"]
-            room = (stage["num_candidates"].bit_length() - 1) - stage["rate_bits"]
+            room = math.log2(stage["num_candidates"]) - stage["rate_bits"]
             lines.append(
                 f"| {r} | {s} | {height}x{width} | {stage['beta']:g} "
-                f"| {stage['rate_bits']:.2f} ± {stage['rate_se_bits']:.2f} "
-                f"| {stage['distortion']:.4g} ± {stage['distortion_se']:.2g} "
-                f"| {stage['lagrangian_bits']:.3f} ± {stage['lagrangian_se_codebooks_bits']:.3f} "
+                f"| {stage['rate_bits']:.2f}{_error(stage['rate_se_bits'], '.2f')} "
+                f"| {stage['distortion']:.4g}{_error(stage['distortion_se'], '.2g')} "
+                f"| {stage['lagrangian_bits']:.3f}{_error(stage['lagrangian_se_codebooks_bits'], '.3f')} "
                 f"| {room:.1f} | {'yes' if stage['saturated'] else 'no'} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _error(standard_error: float | None, form: str) -> str:
+    return "" if standard_error is None else f" ± {standard_error:{form}}"

@@ -10,14 +10,16 @@ from torch.nn import functional
 
 
 class Encoder(nn.Module):
-    """Residual perceptron from whitened leading KLT coefficients to a diagonal Gaussian over latents::
+    """Residual perceptron from whitened leading KLT coefficients to a diagonal Gaussian over latents.
+
+    mean (dim,), basis (k, dim) with orthonormal rows, variances (k,), falling: those of ``principal_axes``::
 
     h = act(W_0 [whitened klt(x), log slope]);  h = h + act(W_l h);  (mean, log variance) = W_out h
     """
 
     def __init__(self, mean: Tensor, basis: Tensor, variances: Tensor, latent_dim: int, width: int) -> None:
         super().__init__()
-        floor = variances[0] * 1e-4
+        floor = variances[0].clamp_min(1e-12) * 1e-4  # data without any variance have no axes to whiten
         self.register_buffer("mean", mean.clone())
         self.register_buffer("whiten", (basis / (variances + floor).sqrt()[:, None]).T.contiguous())
         self.first = nn.Linear(len(basis) + 1, width)
@@ -27,7 +29,7 @@ class Encoder(nn.Module):
         nn.init.zeros_(self.last.bias)
 
     def forward(self, x: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior means and log variances, each (n, latent_dim), of x (n, dim) at ``log_slope`` (n,) or (1,)."""
+        """Means and log variances, (n, latent_dim) each, given x (n, dim) and ``log_slope`` (n,) or (1,)."""
         features = (x - self.mean) @ self.whiten
         h = functional.silu(self.first(torch.cat([features, log_slope.expand(len(x))[:, None]], 1)))
         for layer in self.hidden:

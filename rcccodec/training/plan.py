@@ -1,7 +1,8 @@
-"""From the words of ``rcc train`` to a RunPlan: defaults by kind of source, stages, steps that fit the minutes."""
+"""From the words of ``rcc train`` to a RunPlan: defaults by kind of source, stages, steps for the minutes."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Sequence
@@ -10,16 +11,18 @@ from pathlib import Path
 
 import torch
 
+from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.distortion import parse_distortion
-from rcccodec.errors import InputError
+from rcccodec.errors import InputError, ModelError
 from rcccodec.proposals.generator import GeneratorSpec
 from rcccodec.sources import load_source
-from rcccodec.training.run import RunPlan, StagePlan
+from rcccodec.training.blocks import PHOTO_BLOCKS
+from rcccodec.training.rungs import RunPlan, StagePlan
 from rcccodec.training.trainer import TrainingPlan, train
 
 DEFAULT_STAGES = {1: "32:0.4", 3: "8:10"}
-VAE_STEPS = 20_000
+VAE_STEPS, NERD_STEPS = 20_000, 8000
 TIMED_STEPS = 20
 
 
@@ -33,62 +36,100 @@ def make_plan(
     from_scratch: bool = False,
     distortion: float | None = None,
     metric: str = "mse",
-    vae_steps: int | None = None,
-    nerd_steps: int = 8000,
+    vae_steps: Sequence[int] = (VAE_STEPS,),
+    nerd_steps: Sequence[int] = (NERD_STEPS,),
     minutes: float | None = None,
     candidates: int = 1 << 15,
     step_candidates: int = 8192,
     latent_dim: int | None = None,
     width: int | None = None,
     coordinates: Sequence[int] | None = None,
+    blocks: int = PHOTO_BLOCKS,
+    jitter: float = 0.0,
+    start_from: Path | None = None,
+    default_rung: int | None = None,
     seed: int = 0,
+    device: str = "cpu",
     checkpoints: Path | None = None,
 ) -> RunPlan:
-    """Fill in what was not said.
+    """Fill in what was not said; the arguments are the options of ``rcc train``.
 
-    Pixels of images of one size come from a sigmoid; photographs are coded in KLT coordinates, and so are residuals.
-    With ``minutes`` the steps are scaled by a short timing on random data, or, when ``checkpoints`` names a folder
-    to resume from, taken from there.
+    Pixels of images of one size come from a sigmoid; photographs are coded in KLT coordinates, and so are
+    residuals. With ``minutes`` the steps of training (not the measurements after it) are scaled by a short
+    timing of random data on ``device``, or, when ``checkpoints`` names a folder to resume from, taken from
+    there. ``distortion`` and a ``metric`` other than mse train from scratch. Steps are those of each stage,
+    or one number for all.
 
     Raises:
-        InputError: stages, metric or sizes that do not fit the source.
+        InputError: stages, metric or sizes that do not fit the source. ModelError: a damaged checkpoint.
     """
     parse_distortion(metric)
+    if distortion is not None and not 0 < distortion < math.inf:
+        raise InputError(f"distortion {distortion:g}: must be a positive number")
     channels, native = channels_of(source, data_root)
-    words = list(stages) or (["1:1"] if channels == 0 else [DEFAULT_STAGES[channels if native is None else 1]])
+    words = list(stages) or (
+        ["1:1"] if channels == 0 else [DEFAULT_STAGES[channels if native is None else 1]]
+    )
     single = distortion is not None or metric != "mse" or arch != "mlp" or channels == 0
-    if single and (len(words) > 1 or len(parse_stage(words[0])[1]) > 1):
-        raise InputError("one stage at one slope: vectors, --distortion, --metric, and dcgan or fc generators")
+    parsed = [parse_stage(word) for word in words]
+    if single and (len(words) > 1 or parsed[0][2][0] < parsed[0][2][1]):
+        raise InputError(
+            "vectors, --distortion, --metric, and dcgan or fc generators take one stage at one slope"
+        )
+    if len(words) > MAX_STAGES or sum(len(betas) for _, betas, _ in parsed) > MAX_RUNGS:
+        raise InputError(f"a model has at most {MAX_STAGES} stages and {MAX_RUNGS} slopes in all")
     if coordinates is not None and len(coordinates) != len(words):
         raise InputError(f"--coordinates needs a number for each of the {len(words)} stages")
-    if from_scratch or metric != "mse" or distortion is not None:
-        vae_steps = 0
+    if from_scratch or metric != "mse" or distortion is not None or start_from is not None:
+        vae_steps = (0,)
+    if any(len(steps) not in (1, len(words)) for steps in (vae_steps, nerd_steps)):
+        raise InputError(f"steps: give one number, or one for each of the {len(words)} stages")
+    if start_from is not None and (len(words) > 1 or distortion is not None or metric != "mse"):
+        raise InputError("--start-from goes with one stage at fixed slopes")
+    if jitter and (channels == 0 or native is None):
+        raise InputError("--jitter is for sources of images of one size")
+    rungs = sum(len(betas) for _, betas, _ in parsed)
+    if default_rung is not None and not 0 <= default_rung < rungs:
+        raise InputError(f"--default-rung: the model will have rungs 0 to {rungs - 1}")
+    start = _checkpoint_name(start_from) if start_from is not None else ""
     plans = []
-    for s, word in enumerate(words):
-        side, betas, slopes = parse_stage(word)
+    for s, (word, (side, betas, slopes)) in enumerate(zip(words, parsed, strict=True)):
         if plans and plans[-1].block[0] % side:
             raise InputError(f"stage {word!r}: its side must divide the one before ({plans[-1].block[0]})")
         shape = (native or (1, 1))[1:] if channels == 0 else (side, side, channels)
         linear = native is None or s > 0 or channels == 0
-        spec = generator_spec(
-            arch, shape, slopes, latent_dim=latent_dim, width=width,
-            output="linear" if linear else "sigmoid", coordinates=coordinates[s] if coordinates else None,
-        )  # fmt: skip
+        try:
+            spec = generator_spec(
+                arch, shape, slopes, latent_dim=latent_dim, width=width,
+                output="linear" if linear else "sigmoid", coordinates=coordinates[s] if coordinates else None,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(f"stage {word!r}: {error}") from error
         training = TrainingPlan(
             generator=spec,
             slopes=slopes,
-            vae_steps=VAE_STEPS if vae_steps is None else vae_steps,
-            nerd_steps=nerd_steps,
+            vae_steps=vae_steps[s % len(vae_steps)],
+            nerd_steps=nerd_steps[s % len(nerd_steps)],
             target_distortion=distortion,
             distortion=metric,
             num_candidates=step_candidates,
             seed=seed,
+            jitter=jitter,
+            start=start,
         )
         if minutes is not None:
             saved = checkpoints / f"checkpoint-{s}.safetensors" if checkpoints else None
-            training = _steps_for(training, minutes / len(words), saved)
+            training = _steps_for(training, minutes / len(words), saved, device)
         plans.append(StagePlan((side, side), betas, training))
-    return RunPlan(name, source, channels, tuple(plans), candidates)
+    return RunPlan(name, source, channels, tuple(plans), candidates, 0, default_rung, blocks, start_from)
+
+
+def _checkpoint_name(path: Path) -> str:
+    """The first 12 hex digits of a checkpoint's SHA-256."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
 
 
 def channels_of(source: str, data_root: Path | None) -> tuple[int, tuple[int, int] | None]:
@@ -112,7 +153,7 @@ def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]
         slopes, _, span = rest.partition("@")
         betas = tuple(float(b) for b in slopes.split(","))
         low, high = (float(b) for b in span.split("-")) if span else (min(betas), max(betas))
-        if int(side) > 0 and 0 < low <= min(betas) and max(betas) <= high < math.inf:
+        if int(side) > 0 and all(0 < low <= beta <= high < math.inf for beta in betas):
             return int(side), betas, (low, high)
     except ValueError:
         pass
@@ -129,25 +170,32 @@ def generator_spec(
     output: str,
     coordinates: int | None,
 ) -> GeneratorSpec:
-    """The specification of a stage's generator, with the defaults of its architecture (nerd-rcc, appendix C-A)."""
+    """The specification of a stage's generator, with the defaults of its architecture.
+
+    Those of ``dcgan`` and ``fc`` are the paper's (nerd-rcc, appendix C-A).
+
+    Raises:
+        ValueError: sizes out of bounds.
+    """
     dim = math.prod(shape)
     if arch == "fc":
         vector = len(shape) == 1
         latents, hidden = latent_dim or (dim if vector else 128), width or (dim if vector else 512)
         return GeneratorSpec("fc", shape, latents, hidden, 2, output, None, slopes)
     if arch == "dcgan":
-        if shape[:2] != (32, 32):
-            raise InputError("the dcgan generator makes 32x32 blocks only")
         return GeneratorSpec("dcgan", shape, latent_dim or 128, width or 32, 4, "sigmoid", None, slopes)
     count = min(coordinates or dim, dim) if output == "linear" else None
     return GeneratorSpec("mlp", shape, latent_dim or min(24, dim), width or 512, 2, output, count, slopes)
 
 
-def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None) -> TrainingPlan:
+def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None, device: str) -> TrainingPlan:
     """The plan with its steps scaled, in their proportion, to take about ``minutes``."""
     if saved is not None and saved.exists():
-        steps = load_checkpoint(saved)[1]["plan"]
-        return replace(plan, vae_steps=steps["vae_steps"], nerd_steps=steps["nerd_steps"])
+        try:
+            steps = load_checkpoint(saved)[1]["plan"]
+            return replace(plan, vae_steps=int(steps["vae_steps"]), nerd_steps=int(steps["nerd_steps"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{saved}: not a checkpoint of a training run") from error
     x = torch.rand((2048, plan.generator.dim), generator=torch.Generator().manual_seed(0))
     expected_s = 0.0
     for phase in ("vae_steps", "nerd_steps"):
@@ -156,7 +204,7 @@ def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None) -> Traini
             if phase == "nerd_steps" and plan.vae_steps:
                 short = replace(short, vae_steps=1)
             marks: list[float] = []
-            train(x, short, report=lambda _, marks=marks: marks.append(time.monotonic()))
+            train(x, short, device=device, report=lambda _, marks=marks: marks.append(time.monotonic()))
             tail = marks[len(marks) // 2 :]
             expected_s += steps * (tail[-1] - tail[0]) / max(1, len(tail) - 1)
     scale = 60 * minutes / expected_s

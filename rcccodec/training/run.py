@@ -2,63 +2,41 @@
 
 from __future__ import annotations
 
-import math
-import time
+import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from rcccodec.atomic import write_folder
+from rcccodec.atomic import output_error, write_folder
 from rcccodec.bundle import bundle_files, rounded
-from rcccodec.channel.search import select_channel, select_with_cost
-from rcccodec.index_code.codebook_prior import CodebookPrior
+from rcccodec.channel.search import select_channel
+from rcccodec.distortion import parse_distortion
+from rcccodec.errors import LimitError
 from rcccodec.proposals.generator import Generator, GeneratorProposal
-from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.sources import load_source
-from rcccodec.training.blocks import PHOTO_BLOCKS, residuals, source_blocks
+from rcccodec.training.blocks import residuals, source_blocks
 from rcccodec.training.card import write_card
-from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
-from rcccodec.training.trainer import Progress, Trained, TrainingPlan, to_unit, train
+from rcccodec.training.objectives import HIGHEST_SLOPE, nerd_prior_loss, slope_for_distortion
+from rcccodec.training.rungs import (
+    HELD_OUT_BLOCKS,
+    RunPlan,
+    StagePlan,
+    TrainedStage,
+    carry_proposal,
+    measure_and_fit,
+    shuffled,
+)
+from rcccodec.training.trainer import Progress, TrainingPlan, plan_values, to_unit, train
 
-HELD_OUT_BLOCKS = 2000
-HELD_OUT_SEEDS = (1 << 32) + 11, (1 << 32) + 12, (1 << 32) + 13
-HISTOGRAM_SEEDS = tuple((1 << 33) + i for i in range(8))
-HISTOGRAM_BLOCKS = 16_000
-PRIOR_BLOCKS = 60_000
+__all__ = ["RunPlan", "StagePlan", "solved_slope", "train_model"]
+
 RESIDUAL_SEEDS = (1 << 34, (1 << 34) + 1, (1 << 34) + 2)
 RESIDUAL_BLOCKS = 300_000  # at most this many blocks of a later stage
-
-
-@dataclass(frozen=True)
-class StagePlan:
-    """One stage of a model: its block, the slopes of its rungs, how it is trained.
-
-    The last slope is the one whose residual the next stage codes.
-    """
-
-    block: tuple[int, int]
-    betas: tuple[float, ...]
-    training: TrainingPlan
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """A whole training run.  ``candidates`` is the N that the model is meant for; ``seed`` its codebook's."""
-
-    name: str
-    source: str
-    channels: int
-    stages: tuple[StagePlan, ...]
-    candidates: int
-    seed: int = 0
-    default_rung: int | None = None
-    photo_blocks: int = PHOTO_BLOCKS
-
+# the slope for a wanted distortion is solved with so many distances, of at least so many blocks
+SLOPE_DISTANCES, SLOPE_BLOCKS, SLOPE_CANDIDATES = 1 << 22, 64, 1 << 16
 
 Report = Callable[[int, Progress], None]  # stage, progress
 
@@ -75,19 +53,29 @@ def train_model(
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path | None:
-    """Run a plan and write the bundle to the folder ``output``; checkpoints of every stage stay beside it.
+    """Run a plan and write the bundle to the folder ``output``; checkpoints of every stage stay in it.
+
+    Args:
+        resume: go on from the checkpoints there are; stages without one begin anew.
+        command: what to put on the card.
+        report: told (stage, progress) after every step. say: takes lines of results.
+        stop: polled at every step and between measurements.
 
     Returns:
         The folder, or None when ``stop`` ended the run early (a later ``resume`` goes on from there).
 
     Raises:
-        InputError, ModelError, OutputError.
+        InputError: the source is missing or does not fit the plan. ModelError: a checkpoint is damaged or of
+        another plan. OutputError: the folder cannot be written. LimitError: the training diverged, or the
+        wanted distortion is out of reach.
     """
-    began = time.monotonic()
     x, shape = _blocks(plan, "train", data_root)
     held_out, _ = _blocks(plan, "test", data_root)
-    output.mkdir(parents=True, exist_ok=True)
-    trained_stages = []
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(output, error) from error
+    trained_stages, seconds = [], 0.0
     first = x
     for s, stage in enumerate(plan.stages):
         checkpoint = output / f"checkpoint-{s}.safetensors"
@@ -99,43 +87,51 @@ def train_model(
             device=device,
             report=None if report is None else (lambda p, s=s: report(s, p)),
             stop=stop,
+            start_from=plan.start_from,
         )
         if stop():
             return None
-        stage = _with_solved_slope(stage, trained)
+        seconds += trained.seconds
         generator = rounded(trained.generator)
+        if stage.training.target_distortion is not None:
+            beta = solved_slope(x, generator, stage.training, plan.candidates)
+            met = "is out of reach; it ends" if beta >= HIGHEST_SLOPE else "is met"
+            say(f"stage {s}: distortion {stage.training.target_distortion:g} {met} at slope beta {beta:g}")
+            stage = replace(stage, betas=(beta,))
         trained_stages.append(TrainedStage(s, stage, generator, shape, held_out))
         if s + 1 < len(plan.stages):
             say(f"stage {s}: residuals for the next one")
-            carry = _carry(trained_stages[-1], device)
+            carry = carry_proposal(trained_stages[-1], device)
             sub = plan.stages[s + 1].block
             simulate = _by_pfr(carry, stage.betas[-1], s, plan.candidates, device)
+            left = {"seeds": RESIDUAL_SEEDS, "stage": s, "sub_block": sub, "device": device}
             x, held_out = (
-                _shuffled(
-                    residuals(
-                        part, shape, carry, simulate, seeds=RESIDUAL_SEEDS, stage=s, sub_block=sub, device=device
-                    )
-                )
-                for part in (x, held_out)
+                shuffled(residuals(part, shape, carry, simulate, **left)) for part in (x, held_out)
             )
             x = x[:RESIDUAL_BLOCKS]
             shape = (*sub, plan.channels)
     del x
-    rungs, priors = _measure_and_fit(plan, trained_stages, first, device, say)
+    measured = measure_and_fit(plan, trained_stages, first, device, say, stop)
+    if measured is None:
+        return None
+    rungs, priors = measured
     model = {
         "name": plan.name,
         "source": plan.source,
         "channels": plan.channels,
         "distortion": plan.stages[0].training.distortion,
         "command": command,
-        "training_seconds": round(time.monotonic() - began),
+        "training": [plan_values(stage.training) for stage in plan.stages],
+        "training_seconds": round(seconds),
         "default_rung": len(rungs) - 1 if plan.default_rung is None else plan.default_rung,
         "default_num_candidates": plan.candidates,
         "default_seed": plan.seed,
         "rungs": rungs,
     }
     generators = [stage.generator for stage in trained_stages]
-    write_folder(output, bundle_files(model, generators, priors, write_card(model)))
+    files = bundle_files(model, generators, priors, "")
+    card = write_card(model, hashlib.sha256(files["model.json"]).hexdigest())
+    write_folder(output, files | {"README.md": card.encode()})
     return output
 
 
@@ -151,93 +147,6 @@ def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, 
     return source_blocks(source, block, channels=plan.channels, count=HELD_OUT_BLOCKS, seed=1)
 
 
-@dataclass(frozen=True)
-class TrainedStage:
-    """A stage after training: its number, plan, stored generator, block shape and held-out blocks (or residuals)."""
-
-    number: int
-    plan: StagePlan
-    generator: Generator
-    shape: tuple[int, ...]
-    held_out: Tensor
-
-
-def _measure_and_fit(
-    plan: RunPlan, stages: list[TrainedStage], x: Tensor, device: str, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Held-out R and D of every stage and slope, and the index codes, fitted on training blocks ``x`` of stage 0.
-
-    Index codes of a later stage are fitted to what min-cost coding of the shipped codebook leaves, as codecs send it.
-
-    Returns:
-        The ladder as model.json has it, and the priors by name.
-    """
-    rungs: list[dict[str, Any]] = []
-    before: list[dict[str, Any]] = []
-    priors: dict[str, Any] = {}
-    x = x[:PRIOR_BLOCKS]
-    for stage in stages:
-        s, record = stage.number, {}
-        coded = plan.channels > 0 and stage.plan.training.distortion == "mse"
-        for b, beta in enumerate(stage.plan.betas):
-            proposal = GeneratorProposal(stage.generator.at_slope(beta), device)
-            point = estimate_nerd(
-                to_unit(stage.held_out[:HELD_OUT_BLOCKS]),
-                proposal,
-                beta=beta,
-                num_candidates=plan.candidates,
-                seeds=HELD_OUT_SEEDS,
-                stage=s,
-                device=device,
-                distortion=stage.plan.training.distortion,
-            )
-            say(
-                f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
-                f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
-                f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
-            )
-            record = _stage_record(s, stage.plan, beta, point)
-            if coded:
-                coordinates = proposal.analyse(to_unit(x))
-                common: dict[str, Any] = {
-                    "beta": beta,
-                    "num_candidates": plan.candidates,
-                    "stage": s,
-                    "device": device,
-                }
-                record["fitted"] = fit_histograms(
-                    coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
-                )
-                record["prior"] = f"{s}.{b}"
-                priors[record["prior"]] = fit_codebook_prior(coordinates, proposal, seed=plan.seed, **common)
-            rungs.append({"beta": beta, "stages": [*before, record]})
-        before.append(record)
-        if coded and s + 1 < len(stages):
-            levels = priors[record["prior"]]
-            cost_nats = math.log(2) * CodebookPrior(levels).lengths_bits(np.arange(len(levels)))
-
-            def cheapest(
-                coordinates: Tensor, seed: int, s: int = s, beta: float = record["beta"], cost: Any = cost_nats
-            ) -> Tensor:
-                return select_with_cost(
-                    coordinates, _carry(stages[s], device), beta=beta, cost_nats=cost, seed=seed, stage=s, device=device
-                ).indices
-
-            sub = stages[s + 1].plan.block
-            x = _shuffled(
-                residuals(
-                    x, stage.shape, _carry(stage, device), cheapest, seeds=[plan.seed], stage=s, sub_block=sub,
-                    device=device,
-                )
-            )[:PRIOR_BLOCKS]  # fmt: skip
-    return rungs, priors
-
-
-def _carry(stage: TrainedStage, device: str) -> GeneratorProposal:
-    """The proposal at the slope whose residual the next stage codes."""
-    return GeneratorProposal(stage.generator.at_slope(stage.plan.betas[-1]), device)
-
-
 def _by_pfr(
     proposal: GeneratorProposal, beta: float, stage: int, num_candidates: int, device: str
 ) -> Callable[[Tensor, int], Tensor]:
@@ -250,36 +159,29 @@ def _by_pfr(
     return select
 
 
-def _shuffled(x: Tensor) -> Tensor:
-    """The rows in a fixed random order, so that any leading part is a fair sample."""
-    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+def solved_slope(x: Tensor, generator: Generator, training: TrainingPlan, num_candidates: int) -> float:
+    """The slope at which a trained generator meets the plan's ``target_distortion`` on blocks x, to 6 digits.
 
+    Training knows it from its last batch alone; this takes more blocks, and candidates of its own.
 
-def _with_solved_slope(stage: StagePlan, trained: Trained) -> StagePlan:
-    """In the fixed-D form the slope is a result: put it where the fixed slopes stand."""
-    if stage.training.target_distortion is None:
-        return stage
-    return replace(stage, betas=(float(f"{trained.beta:.6g}"),))
+    Returns:
+        The slope; HIGHEST_SLOPE if the candidates, ``num_candidates`` at most, do not come so close.
 
-
-def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> dict[str, Any]:
-    """A stage as model.json has it, index codes aside."""
-    return {
-        "generator": s,
-        "block": list(stage.block),
-        "beta": beta,
-        "rate_bits": point.rate_bits,
-        "rate_se_bits": point.rate_se_bits,
-        "distortion": point.distortion,
-        "distortion_se": point.distortion_se,
-        "lagrangian_bits": point.lagrangian_bits,
-        "lagrangian_se_bits": point.lagrangian_se_bits,
-        "lagrangian_se_codebooks_bits": point.lagrangian_se_codebooks_bits,
-        "held_out_blocks": point.num_blocks,
-        "held_out_codebooks": point.num_codebooks,
-        "num_candidates": point.num_candidates,
-        "saturated": point.saturated,
-        "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
-        "fitted": {},
-        "prior": None,
-    }
+    Raises:
+        LimitError: the distortion is met at zero rate.
+    """
+    wanted = training.target_distortion
+    assert wanted is not None
+    count = min(num_candidates, SLOPE_CANDIDATES)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(training.seed + 1)
+        some = x[torch.randperm(len(x))[: max(SLOPE_BLOCKS, SLOPE_DISTANCES // count)]]
+        distortion = parse_distortion(training.distortion)
+        _, distances = nerd_prior_loss(to_unit(some), training.slopes[1], generator, count, distortion)
+    beta = slope_for_distortion(distances, wanted)
+    if beta == 0:
+        at_zero_rate = float(distances.double().mean())
+        raise LimitError(
+            f"distortion {wanted:g}: met without sending anything, at {at_zero_rate:.4g}; ask for less"
+        )
+    return float(f"{beta:.6g}")

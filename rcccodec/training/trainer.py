@@ -1,4 +1,4 @@
-"""One training run: a beta-VAE warm start, then NERD, checkpointed so that it resumes bit for bit on a CPU."""
+"""One training run: a beta-VAE warm start, then NERD; its checkpoints resume bit for bit on a CPU."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from torch import Tensor
 
 from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rcccodec.distortion import parse_distortion
-from rcccodec.errors import ModelError
+from rcccodec.errors import InputError, LimitError, ModelError
 from rcccodec.proposals.generator import Generator, GeneratorSpec, build_generator
 from rcccodec.training.encoder import Encoder
+from rcccodec.training.jitter import jitter
 from rcccodec.training.objectives import (
     nerd_loss,
     nerd_pool_loss,
     nerd_prior_loss,
+    posterior_distortion,
     slope_for_distortion,
     vae_loss,
 )
@@ -33,8 +35,12 @@ CHECKPOINT_EVERY_S = 60.0
 class TrainingPlan:
     """Everything that decides the outcome of a run besides the data.
 
+    ``slopes``: lowest and highest beta (nats per unit of distortion); each step draws its own, log-uniformly.
     ``target_distortion`` switches NERD to Algorithm 1's fixed-D form: beta is solved anew at every step.
     ``vae_steps`` = 0 is NERD from scratch, with candidates from the prior and beta annealed upward.
+    ``pool_*`` belong to NERD after a warm start, ``num_candidates`` (a step's N) to NERD from scratch.
+    ``jitter`` is the strength of the random affine maps of training images (rcccodec.training.jitter).
+    ``start``, the first 12 hex digits of a checkpoint's SHA-256, makes that run the warm start.
     """
 
     generator: GeneratorSpec
@@ -52,6 +58,8 @@ class TrainingPlan:
     learning_rate: float = 1e-3
     nerd_learning_rate: float = 4e-4
     seed: int = 0
+    jitter: float = 0.0
+    start: str = ""
 
     @property
     def steps(self) -> int:
@@ -69,7 +77,12 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step reports: its number, the running loss in bits, the last slope, seconds so far."""
+    """What a step reports.
+
+    ``phase`` is ``vae`` or ``nerd``; ``beta`` the step's slope, ``seconds`` those of all starts together.
+    ``loss_bits`` (objective), ``rate_bits`` and ``distortion`` are running means over about 100 steps and all
+    slopes that they drew.
+    """
 
     step: int
     steps: int
@@ -77,11 +90,13 @@ class Progress:
     loss_bits: float
     beta: float
     seconds: float
+    rate_bits: float
+    distortion: float
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished (or interrupted) run."""
+    """A finished (or interrupted) run; ``beta`` is the slope of the last step, solved in the fixed-D form."""
 
     generator: Generator
     plan: TrainingPlan
@@ -91,7 +106,7 @@ class Trained:
 
 
 def principal_axes(x: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (dim,), leading orthonormal axes (count, dim) and their variances (count,) of the rows of x: the KLT."""
+    """The KLT of the rows of x: mean (dim,), leading orthonormal axes (count, dim), variances (count,)."""
     sample = x[:: max(1, len(x) // 100_000)].double()
     mean = sample.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov((sample - mean).T))
@@ -108,24 +123,35 @@ def train(
     device: str = "cpu",
     report: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    start_from: Path | None = None,
 ) -> Trained:
     """Fit a generator to the rows of ``x``.
 
     Args:
         x: (n, dim) float32 blocks, or uint8 pixels that are divided by 255 batch by batch.
         plan: sizes, slopes, steps, seed.
-        checkpoint: file that is rewritten every minute and at the end; with ``resume`` the run continues from it.
+        checkpoint: file that is rewritten every minute and at the end; with ``resume`` the run continues
+            from it.
+        device: where the networks are; the blocks stay where they are.
+        report: told about every step.
         stop: polled every step; when true the run ends early, checkpoint written.
+        start_from: checkpoint of a finished or interrupted run whose networks this one begins with.
 
     Raises:
+        InputError: fewer than two blocks. LimitError: the training diverged.
         ModelError: the checkpoint is unreadable or belongs to another plan.
+        OutputError: the checkpoint cannot be written.
 
-    Invariants: same plan, data and thread count give the same weights; resuming changes nothing; the global random
-    state is left as it was.
+    Invariants: same plan, data and thread count give the same weights on a CPU; resuming changes nothing;
+    the global random state is left as it was.
     """
+    if x.dim() != 2 or x.shape[1] != plan.generator.dim:
+        raise ValueError(f"blocks are {tuple(x.shape)}, the generator makes {plan.generator.dim} values")
+    if len(x) < 2:
+        raise InputError(f"{len(x)} blocks are too few to train on")
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(plan.seed)
-        return _train(x, plan, checkpoint, resume, device, report, stop)
+        return _train(x, plan, checkpoint, resume, device, report, stop, start_from)
 
 
 def _train(
@@ -136,6 +162,7 @@ def _train(
     device: str,
     report: Callable[[Progress], None] | None,
     stop: Callable[[], bool] | None,
+    start_from: Path | None,
 ) -> Trained:
     generator = build_generator(plan.generator)
     coordinates = plan.generator.num_coordinates or 0
@@ -150,19 +177,35 @@ def _train(
     generator, encoder = generator.to(device), encoder.to(device)
     parameters = [*generator.parameters(), *encoder.parameters()]
     optimizer = torch.optim.Adam(parameters, lr=plan.learning_rate)
-    step, seconds, loss_bits, beta = 0, 0.0, math.nan, plan.slopes[1]
+    step, seconds, beta = 0, 0.0, plan.slopes[1]
+    loss_bits, rate_bits, distortion = math.nan, math.nan, math.nan
+    if start_from is not None and not resume:
+        tensors, _ = load_checkpoint(start_from)
+        try:
+            generator.load_state_dict(_under(tensors, "generator."))
+            encoder.load_state_dict(_under(tensors, "encoder."))
+        except RuntimeError as error:
+            raise ModelError(f"{start_from}: its networks have other sizes than this run's") from error
     if resume and checkpoint is not None:
         tensors, values = load_checkpoint(checkpoint)
-        if values["plan"] != plan_values(plan):
+        if values.get("plan") != plan_values(plan):
             raise ModelError(
                 f"{checkpoint}: made by a run with other settings; start anew or give the same ones"
             )
-        generator.load_state_dict(_under(tensors, "generator."))
-        encoder.load_state_dict(_under(tensors, "encoder."))
-        restore_optimizer(optimizer, _under(tensors, "optimizer."))
-        torch.set_rng_state(tensors["rng"])
-        step, seconds = values["step"], values["seconds"]
-        loss_bits, beta = values["loss_bits"], values["beta"]
+        try:
+            generator.load_state_dict(_under(tensors, "generator."))
+            encoder.load_state_dict(_under(tensors, "encoder."))
+            restore_optimizer(optimizer, _under(tensors, "optimizer."))
+            torch.set_rng_state(tensors["rng"])
+            if device != "cpu" and "rng_device" in tensors:
+                torch.cuda.set_rng_state(tensors["rng_device"], device)
+            step, seconds = int(values["step"]), float(values["seconds"])
+            loss_bits, beta = float(values["loss_bits"]), float(values["beta"])
+            rate_bits = float(values.get("rate_bits", math.nan))
+            distortion = float(values.get("distortion", math.nan))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            cause = " ".join(str(error).split())
+            raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause:.200})") from error
 
     def save() -> None:
         if checkpoint is None:
@@ -171,12 +214,16 @@ def _train(
         tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
         tensors["rng"] = torch.get_rng_state()
+        if device != "cpu":
+            tensors["rng_device"] = torch.cuda.get_rng_state(device)
         values = {
             "plan": plan_values(plan),
             "step": step,
             "seconds": seconds,
             "loss_bits": loss_bits,
             "beta": beta,
+            "rate_bits": rate_bits,
+            "distortion": distortion,
         }
         save_checkpoint(checkpoint, tensors, values)
 
@@ -184,18 +231,24 @@ def _train(
     while step < plan.steps and not (stop and stop()):
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate_at(step)
-        loss, objective, beta = _step_loss(x, plan, step, beta, generator, encoder)
+        now = _step_loss(x, plan, step, beta, generator, encoder)
+        value, beta = float(now.objective.detach()) / math.log(2), now.beta
+        if not (math.isfinite(value) and math.isfinite(float(now.loss.detach()))):
+            raise LimitError(
+                f"training diverged at step {step}: the objective is {value} bits at slope {beta:g}"
+            )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        now.loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1e3)
         optimizer.step()
         step += 1
         seconds = time.monotonic() - began
-        value = float(objective.detach()) / math.log(2)
-        loss_bits = value if math.isnan(loss_bits) else 0.99 * loss_bits + 0.01 * value
+        loss_bits = _running_mean(loss_bits, value)
+        rate_bits = _running_mean(rate_bits, float(now.rate) / math.log(2))
+        distortion = _running_mean(distortion, float(now.distortion))
         if report is not None:
             phase = "vae" if step <= plan.vae_steps else "nerd"
-            report(Progress(step, plan.steps, phase, loss_bits, beta, seconds))
+            report(Progress(step, plan.steps, phase, loss_bits, beta, seconds, rate_bits, distortion))
         if time.monotonic() - saved > CHECKPOINT_EVERY_S:
             save()
             saved = time.monotonic()
@@ -203,36 +256,57 @@ def _train(
     return Trained(generator, plan, step, seconds, beta)
 
 
+@dataclass(frozen=True)
+class StepLoss:
+    """What one step differentiates and reports, in nats: ``objective`` is the rate in the fixed-D form."""
+
+    loss: Tensor
+    objective: Tensor
+    beta: float
+    rate: Tensor | float
+    distortion: Tensor | float
+
+
 def _step_loss(
     x: Tensor, plan: TrainingPlan, step: int, beta: float, generator: Generator, encoder: Encoder
-) -> tuple[Tensor, Tensor, float]:
-    """What one step differentiates, the objective it reports (nats; fixed D: the rate) and its slope."""
+) -> StepLoss:
+    """The loss of step number ``step``; ``beta`` is the slope of the step before."""
     device = next(generator.parameters()).device
     low, high = plan.slopes
     in_vae = step < plan.vae_steps
     size = plan.batch_size if in_vae else plan.nerd_batch_size
     batch = to_unit(x[torch.randint(len(x), (size,))]).to(device)
+    if plan.jitter:
+        batch = jitter(batch, plan.generator.shape, plan.jitter)
     if in_vae:
         log_slope = torch.empty(size, device=device).uniform_(math.log(low), math.log(high) + 1e-9)
         kl_weight = min(1.0, 0.2 + step / (0.1 * plan.vae_steps + 1))
-        loss = vae_loss(batch, log_slope, generator, encoder, kl_weight)
-        return loss, loss, high
+        loss, rate, reached = vae_loss(batch, log_slope, generator, encoder, kl_weight)
+        return StepLoss(loss, loss, high, rate, reached)
     if plan.target_distortion is not None:
         distortion = parse_distortion(plan.distortion)
         _, distances = nerd_prior_loss(batch, beta, generator, plan.num_candidates, distortion)
         # the envelope theorem: at the maximising beta its own derivative vanishes, so it is a constant here
         beta = slope_for_distortion(distances, plan.target_distortion)
         loss = nerd_loss(None, distances, beta)
-        return loss, loss - beta * plan.target_distortion, beta
+        rate = loss - beta * plan.target_distortion
+        return StepLoss(loss, rate, beta, rate.detach(), posterior_distortion(distances.detach(), beta))
     beta = math.exp(float(torch.empty(()).uniform_(math.log(low), math.log(high) + 1e-9)))
-    if plan.vae_steps:
-        loss, value = nerd_pool_loss(batch, beta, generator, encoder, plan.pool_draws, plan.pool_prior_draws)
-        return loss, value, beta
+    if plan.vae_steps or plan.start:
+        loss, value, rate, reached = nerd_pool_loss(
+            batch, beta, generator, encoder, plan.pool_draws, plan.pool_prior_draws
+        )
+        return StepLoss(loss, value, beta, rate, reached)
     annealed = beta * min(1.0, 0.1 + 1.8 * (step - plan.vae_steps) / plan.nerd_steps)
-    loss, _ = nerd_prior_loss(
+    loss, distances = nerd_prior_loss(
         batch, annealed, generator, plan.num_candidates, parse_distortion(plan.distortion)
     )
-    return loss, loss, annealed
+    reached = posterior_distortion(distances.detach(), annealed)
+    return StepLoss(loss, loss, annealed, loss.detach() - annealed * reached, reached)
+
+
+def _running_mean(before: float, value: float) -> float:
+    return value if math.isnan(before) else 0.99 * before + 0.01 * value
 
 
 def to_unit(x: Tensor) -> Tensor:
@@ -241,11 +315,11 @@ def to_unit(x: Tensor) -> Tensor:
 
 
 def plan_values(plan: TrainingPlan) -> dict[str, Any]:
-    """The plan as JSON would give it back (tuples as lists)."""
+    """The plan as JSON would give it back (tuples as lists), less jitter and start where unused."""
     values = asdict(plan)
     values["slopes"] = list(plan.slopes)
     values["generator"] = {k: list(v) if isinstance(v, tuple) else v for k, v in values["generator"].items()}
-    return values
+    return {name: value for name, value in values.items() if value or name not in ("jitter", "start")}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,184 @@
+"""A ladder from trained stages: held-out R and D of every stage and slope, and the index codes of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rcccodec.channel.search import select_with_cost
+from rcccodec.index_code.codebook_prior import CodebookPrior
+from rcccodec.proposals.generator import Generator, GeneratorProposal
+from rcccodec.rd.nerd import RatePoint, estimate_nerd
+from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
+from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
+from rcccodec.training.trainer import TrainingPlan, to_unit
+
+HELD_OUT_BLOCKS = 2000
+HELD_OUT_SEEDS = (1 << 32) + 11, (1 << 32) + 12, (1 << 32) + 13
+HISTOGRAM_SEEDS = tuple((1 << 33) + i for i in range(8))
+HISTOGRAM_BLOCKS = 8000
+PRIOR_BLOCKS = 40_000
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage of a model: its block, the slopes of its rungs, how it is trained.
+
+    The last slope is the one whose residual the next stage codes.
+    """
+
+    block: tuple[int, int]
+    betas: tuple[float, ...]
+    training: TrainingPlan
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A whole training run.
+
+    ``start_from``: checkpoint that the only stage begins with. ``channels``: 1 or 3, or 0 for vectors.
+    ``candidates`` is the N that the model is meant for, ``seed`` its codebook's. ``default_rung`` None is the
+    last. ``photo_blocks`` are cut from photographs.
+    """
+
+    name: str
+    source: str
+    channels: int
+    stages: tuple[StagePlan, ...]
+    candidates: int
+    seed: int = 0
+    default_rung: int | None = None
+    photo_blocks: int = PHOTO_BLOCKS
+    start_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainedStage:
+    """A stage after training: number, plan, stored generator, block shape, held-out blocks (or residuals)."""
+
+    number: int
+    plan: StagePlan
+    generator: Generator
+    shape: tuple[int, ...]
+    held_out: Tensor
+
+
+def measure_and_fit(
+    plan: RunPlan,
+    stages: list[TrainedStage],
+    x: Tensor,
+    device: str,
+    say: Callable[[str], None],
+    stop: Callable[[], bool],
+) -> tuple[list[dict[str, Any]], dict[str, Any]] | None:
+    """Held-out R and D of every stage and slope, and its index codes, fitted on training blocks ``x``.
+
+    Index codes of a later stage are fitted to what min-cost coding with the shipped codebook leaves, for that
+    is what a codec sends.
+
+    Returns:
+        The ladder as model.json has it, and the priors by name; None when stopped.
+    """
+    rungs: list[dict[str, Any]] = []
+    before: list[dict[str, Any]] = []
+    priors: dict[str, Any] = {}
+    x = x[:PRIOR_BLOCKS]
+    for stage in stages:
+        s, record = stage.number, {}
+        coded = plan.channels > 0 and stage.plan.training.distortion == "mse"
+        for b, beta in enumerate(stage.plan.betas):
+            if stop():
+                return None
+            proposal = GeneratorProposal(stage.generator.at_slope(beta), device)
+            point = estimate_nerd(
+                to_unit(stage.held_out[:HELD_OUT_BLOCKS]),
+                proposal,
+                beta=beta,
+                num_candidates=plan.candidates,
+                seeds=HELD_OUT_SEEDS,
+                stage=s,
+                device=device,
+                distortion=stage.plan.training.distortion,
+            )
+            say(
+                f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
+                f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
+                f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
+            )
+            record = _stage_record(s, stage.plan, beta, point)
+            if coded:
+                coordinates = proposal.analyse(to_unit(x))
+                common: dict[str, Any] = {
+                    "beta": beta,
+                    "num_candidates": plan.candidates,
+                    "stage": s,
+                    "device": device,
+                }
+                record["fitted"] = fit_histograms(
+                    coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
+                )
+                record["prior"] = f"{s}.{b}"
+                priors[record["prior"]] = fit_codebook_prior(coordinates, proposal, seed=plan.seed, **common)
+            rungs.append({"beta": beta, "stages": [*before, record]})
+        before.append(record)
+        if coded and s + 1 < len(stages):
+            levels = priors[record["prior"]]
+            cost_nats = math.log(2) * CodebookPrior(levels).lengths_bits(np.arange(len(levels)))
+            carry = carry_proposal(stage, device)
+            cheapest = _by_cost(carry, record["beta"], s, cost_nats, device)
+            sub = stages[s + 1].plan.block
+            left = {"seeds": [plan.seed], "stage": s, "sub_block": sub, "device": device}
+            x = shuffled(residuals(x, stage.shape, carry, cheapest, **left))[:PRIOR_BLOCKS]
+    return rungs, priors
+
+
+def carry_proposal(stage: TrainedStage, device: str) -> GeneratorProposal:
+    """The proposal at the slope whose residual the next stage codes."""
+    return GeneratorProposal(stage.generator.at_slope(stage.plan.betas[-1]), device)
+
+
+def _by_cost(
+    proposal: GeneratorProposal, beta: float, stage: int, cost_nats: np.ndarray, device: str
+) -> Callable[[Tensor, int], Tensor]:
+    def select(coordinates: Tensor, seed: int) -> Tensor:
+        return select_with_cost(
+            coordinates, proposal, beta=beta, cost_nats=cost_nats, seed=seed, stage=stage, device=device
+        ).indices
+
+    return select
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """The rows in a fixed random order, so that any leading part is a fair sample."""
+    return x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))]
+
+
+def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> dict[str, Any]:
+    """A stage as model.json has it, index codes aside; a standard error of one sample is null."""
+    record = {
+        "generator": s,
+        "block": list(stage.block),
+        "beta": beta,
+        "rate_bits": point.rate_bits,
+        "rate_se_bits": point.rate_se_bits,
+        "distortion": point.distortion,
+        "distortion_se": point.distortion_se,
+        "lagrangian_bits": point.lagrangian_bits,
+        "lagrangian_se_bits": point.lagrangian_se_bits,
+        "lagrangian_se_codebooks_bits": point.lagrangian_se_codebooks_bits,
+        "held_out_blocks": point.num_blocks,
+        "held_out_codebooks": point.num_codebooks,
+        "num_candidates": point.num_candidates,
+        "saturated": point.saturated,
+        "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
+        "fitted": {},
+        "prior": None,
+    }
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
