@@ -115,11 +115,11 @@ def test_the_pool_estimates_the_expectation_without_bias():
     for seed in (1, 2):
         x = some_x(1, seed)
         wanted = torch.exp(-exact(x, torch.tensor(SCALES)))[0]
-        draws = mean_of_exp(x, 3000)
+        draws = mean_of_exp(x, 1500)
         assert z_score(draws, wanted) < 4
         # and far less noisy than as many draws of the prior
         prior = repeated(
-            lambda x=x: torch.exp(-nerd_prior_loss(x, BETA, Scaling(), 8, squared_error)[0].detach()), 3000
+            lambda x=x: torch.exp(-nerd_prior_loss(x, BETA, Scaling(), 8, squared_error)[0].detach()), 1500
         )
         assert z_score(prior, wanted) < 4
         assert draws.std() < 0.9 * prior.std()

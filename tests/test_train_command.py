@@ -6,11 +6,12 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
-import click
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from rcccodec import cli, codec
 from rcccodec.bundle import load_model, read_card
@@ -30,7 +31,7 @@ from rcccodec.training.trainer import Progress, TrainingPlan
 
 DIGITS = ["sample-digits", "-o", "made", "--width", "8", "--vae-steps", "4", "--nerd-steps", "3",
           "--step-candidates", "16", "--candidates", "32"]  # fmt: skip
-VECTORS = ["gaussian:m=3,decay=0.5", "-o", "made", "--width", "8", "--nerd-steps", "4",
+VECTORS = ["gaussian:m=3,decay=0.5", "-o", "made", "--width", "8", "--vae-steps", "4", "--nerd-steps", "3",
            "--step-candidates", "32", "--candidates", "64"]  # fmt: skip
 
 
@@ -121,12 +122,12 @@ def test_photographs_are_coded_coarse_to_fine(train):
 
 
 def test_the_slope_of_a_wanted_distortion_is_solved_and_printed(train):
-    code, err = train(*VECTORS, "--arch", "fc", "--distortion", "6", "--nerd-steps", "40")
+    code, err = train(*VECTORS, "--arch", "fc", "--distortion", "7.6")
     assert code == 0, err
     card = read_card("made")
     beta = card["rungs"][0]["beta"]
-    assert f"distortion 6 is met at slope beta {beta:g}" in err
-    assert card["rungs"][0]["stages"][0]["distortion"] == pytest.approx(6, rel=0.15)
+    assert f"distortion 7.6 is met at slope beta {beta:g}" in err
+    assert card["rungs"][0]["stages"][0]["distortion"] == pytest.approx(7.6, rel=0.1)
     assert card["channels"] == 0
 
 
@@ -155,17 +156,13 @@ def test_what_no_codec_can_use_is_refused_by_compress(train, capfd, arguments: l
 
 def test_minutes_scale_both_phases_and_resuming_keeps_them(train, monkeypatch: pytest.MonkeyPatch):
     ticks = iter(range(1 << 30))
-    monkeypatch.setattr(planning.time, "monotonic", lambda: float(next(ticks)))  # a second a step
-    words = ["gaussian:m=3,decay=0.5", "-o", "made", "--width", "8", "--vae-steps", "200", "--nerd-steps", "100",
-             "--candidates", "64", "--minutes", "0.5", "--quiet"]  # fmt: skip
-    started = make_plan(
-        "gaussian:m=3,decay=0.5", "made", data_root=None, width=8, vae_steps=200, nerd_steps=100, minutes=0.5
-    )
-    assert (started.stages[0].training.vae_steps, started.stages[0].training.nerd_steps) == (20, 10)
+    a_second_a_step = SimpleNamespace(monotonic=lambda: float(next(ticks)))
+    monkeypatch.setattr(planning, "time", a_second_a_step)
+    words = [*VECTORS, "--vae-steps", "200", "--nerd-steps", "100", "--minutes", "0.5", "--quiet"]
     assert train(*words)[0] == 0
     steps = load_checkpoint(Path("made/checkpoint-0.safetensors"))[1]["plan"]
     assert (steps["vae_steps"], steps["nerd_steps"]) == (20, 10)
-    monkeypatch.setattr(planning.time, "monotonic", lambda: 1 / 0)  # not asked again
+    monkeypatch.setattr(planning, "time", None)  # not asked again
     assert train(*words, "--resume")[0] == 0
 
 
@@ -259,6 +256,28 @@ def test_settings_that_do_not_fit_are_refused_before_any_training(
     assert (got, "Traceback" in err) == (code, False)
     assert reason in err
     assert not os.path.exists("made/model.json")
+
+
+def test_another_run_can_be_the_warm_start(train):
+    words = [*DIGITS, "--stage", "32:0.2,0.4", "--quiet"]
+    assert train(*words)[0] == 0
+    os.rename("made", "first")
+    start = ["--start-from", os.path.abspath("first/checkpoint-0.safetensors"), "--default-rung", "0"]
+    assert train(*words, *start, "--jitter", "0.5")[0] == 0
+    card = read_card("made")
+    assert "--start-from checkpoint-0.safetensors" in card["command"]
+    assert (card["default_rung"], card["training"][0]["vae_steps"], card["training"][0]["jitter"]) == (
+        0,
+        0,
+        0.5,
+    )
+    assert train(*words, *start, "--jitter", "0.5", "--resume")[0] == 0
+    code, err = train(*words, *start[:2], "--width", "9")
+    assert code == 5
+    assert "other sizes" in err
+    assert train(*words, "--start-from", "none")[0] == 5
+    for more in (["--default-rung", "2"], ["--nerd-steps", "1,2"], [*start[:2], "--stage", "16:1"]):
+        assert train(*words, *more)[0] == 3
 
 
 def test_a_source_or_an_output_that_is_not_there_is_one_line(train):
@@ -369,7 +388,7 @@ def test_progress_without_a_terminal_is_a_line_a_minute(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     with console.training_progress(quiet=False) as (tell, say):
         for step in range(4, 11):  # resumed at step 4, half a minute a step
             tell(1, progress(step))
@@ -405,7 +424,7 @@ def test_quiet_progress_is_silent(capsys: pytest.CaptureFixture[str]):
 
 
 def test_the_help_names_every_option_and_its_default():
-    text = click.testing.CliRunner().invoke(cli.rcc, ["train", "--help"], prog_name="rcc").output
+    text = CliRunner().invoke(cli.rcc, ["train", "--help"], prog_name="rcc").output
     for word in ("--stage", "--minutes", "--blocks", "[60000]", "--resume", "32:0.4", "Examples:"):
         assert word in text
 

@@ -30,7 +30,16 @@ FIXED = replace(
 )
 LP = replace(COLD, distortion="lp:1")
 DCGAN = replace(COLD, generator=GeneratorSpec("dcgan", (32, 32, 1), 4, 2, 4), nerd_steps=4)
-PLANS = {"warm": WARM, "linear": LINEAR, "cold": COLD, "fixed D": FIXED, "lp": LP, "dcgan": DCGAN}
+JITTERED = replace(WARM, jitter=1.0)
+PLANS = {
+    "jittered": JITTERED,
+    "warm": WARM,
+    "linear": LINEAR,
+    "cold": COLD,
+    "fixed D": FIXED,
+    "lp": LP,
+    "dcgan": DCGAN,
+}
 
 
 def pixels(plan: TrainingPlan = WARM) -> torch.Tensor:
@@ -70,6 +79,20 @@ def test_a_resumed_run_is_the_uninterrupted_one(name: str, tmp_path: Path):
     assert resumed.beta == whole.beta
     again = train(x, plan, checkpoint=file, resume=True)  # of a finished run: nothing happens
     assert same(weights(again), weights(whole))
+
+
+def test_a_run_begins_with_the_networks_of_another(tmp_path: Path):
+    first = train(pixels(), WARM, checkpoint=tmp_path / "first")
+    plan = replace(WARM, vae_steps=0, nerd_steps=9, start="0123456789ab")
+    started = train(pixels(), plan, start_from=tmp_path / "first", **until(0))
+    assert same(weights(started), weights(first))
+    whole = train(pixels(), plan, start_from=tmp_path / "first")
+    part = {"checkpoint": tmp_path / "c", "start_from": tmp_path / "first"}
+    train(pixels(), plan, **part, **until(4))
+    assert same(weights(train(pixels(), plan, **part, resume=True)), weights(whole))
+    assert not same(weights(train(pixels(), replace(plan, start=""))), weights(whole))
+    with pytest.raises(ModelError, match="other sizes"):
+        train(pixels(), replace(plan, generator=replace(SIGMOID, width=13)), start_from=tmp_path / "first")
 
 
 def test_forgetting_the_random_state_would_show(tmp_path: Path):

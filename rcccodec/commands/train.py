@@ -231,10 +231,8 @@ def _command_line(context: click.Context) -> str:
             continue
         given = context.params[name]
         for value in given if isinstance(given, tuple) else (given,):
-            given_value = ",".join(map(str, value)) if isinstance(value, list) else value
-            words += (
-                [str(given_value)]
-                if isinstance(parameter, click.Argument)
-                else [parameter.opts[-1], str(given_value)]
-            )
+            word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            if name == "start_from":
+                word = Path(word).name
+            words += [word] if isinstance(parameter, click.Argument) else [parameter.opts[-1], word]
     return shlex.join([*words, "-o", Path(context.params["output"]).name])
