@@ -73,6 +73,11 @@ class Rung:
     beta: float
     stages: tuple[Stage, ...]
 
+    @property
+    def rate_bpp(self) -> float:
+        """The model's own R of all stages, in bits a pixel."""
+        return sum(stage.rate_bits / math.prod(stage.block) for stage in self.stages)
+
 
 @dataclass(frozen=True)
 class Model:

@@ -24,6 +24,10 @@ def test_a_slope_takes_the_nearest_rung_in_ratio(beta: float, nearest: float):
     assert BETAS[ladder.rung_of_slope(BETAS, beta)] == nearest
 
 
+def test_of_equal_slopes_the_deepest_rung_is_taken():
+    assert ladder.rung_of_slope([1.0, 12.0, 20.0, 12.0, 20.0], 12.0) == 3
+
+
 @pytest.mark.parametrize(("quality", "beta"), [(0, 1), (16, 1), (17, 2), (50, 4), (84, 8), (100, 8)])
 def test_quality_walks_the_ladder(quality: float, beta: float):
     assert BETAS[ladder.rung_of_quality(BETAS, quality)] == beta

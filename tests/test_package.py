@@ -92,8 +92,8 @@ def test_the_shipped_models_load_are_hashed_and_fit_40_megabytes():
         assert name in list_models()
         model = load_model(name)
         assert len(model.rungs) >= least_rungs
-        betas = [rung.beta for rung in model.rungs]
-        assert betas == sorted(betas)
+        rates_bpp = [rung.rate_bpp for rung in model.rungs]
+        assert rates_bpp == sorted(rates_bpp)
         assert (ROOT / "models" / name / "README.md").is_file()
     assert sum(p.stat().st_size for p in (ROOT / "models").rglob("*") if p.is_file()) < 40e6
 

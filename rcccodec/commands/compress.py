@@ -81,6 +81,7 @@ def compress(
     where = console.resolve_device(device)
     bundle = load_model(model)
     betas = [rung.beta for rung in bundle.rungs]
+    rates_bpp = [rung.rate_bpp for rung in bundle.rungs]
 
     def encode(rung: int | None) -> "Encoded":
         with console.progress_bar("compress", quiet) as progress:
@@ -97,13 +98,13 @@ def compress(
             )
 
     if target_bits is not None:
-        encoded = ladder.encode_to_bits(encode, betas, target_bits)
+        encoded = ladder.encode_to_bits(encode, rates_bpp, target_bits)
     elif target_psnr is not None:
-        encoded = ladder.encode_to_psnr(encode, betas, target_psnr)
+        encoded = ladder.encode_to_psnr(encode, rates_bpp, target_psnr)
     elif beta is not None:
         encoded = encode(ladder.rung_of_slope(betas, beta))
     elif quality is not None:
-        encoded = encode(ladder.rung_of_quality(betas, quality))
+        encoded = encode(ladder.rung_of_quality(rates_bpp, quality))
     else:
         encoded = encode(None)
     for note in encoded.notes:
