@@ -1,6 +1,7 @@
 """Writing results whole or not at all: a temporary file in the same folder, fsync, rename."""
 
 import contextlib
+import errno
 import os
 import secrets
 import shutil
@@ -42,6 +43,21 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = 
         raise output_error(path, error) from error
 
 
+def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+    """Fail now where `write_bytes` would after long work: a name taken, a folder, or in no folder.
+
+    Raises:
+        OutputError: as `write_bytes` does.
+    """
+    target = Path(os.path.realpath(path))
+    if not overwrite and os.path.lexists(path):
+        raise OutputError(f"{path}: exists already and --no-overwrite was given")
+    if target.is_dir():
+        raise OutputError(f"{path}: cannot write: {os.strerror(errno.EISDIR)}")
+    if not target.parent.is_dir():
+        raise OutputError(f"{path}: cannot write: no folder {target.parent}")
+
+
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, overwrite: bool = True) -> None:
     """Put several files into the folder ``path``, made if missing; all are on disk before the first appears.
 
@@ -59,9 +75,12 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, ov
         clashes = [name for name in files if os.path.lexists(folder / name)]
         if clashes and not overwrite:
             raise OutputError(f"{folder / clashes[0]}: exists already and --no-overwrite was given")
+        for name in clashes:
+            if (folder / name).is_dir():  # found out between two renames it would leave half of the files
+                raise OutputError(f"{folder / name}: cannot write: {os.strerror(errno.EISDIR)}")
         staging.mkdir()
         for name, data in files.items():
-            write_bytes(staging / name, data)
+            _write_then_rename(staging / name, data, True)
         if folder.is_dir():
             for name in files:
                 os.replace(staging / name, folder / name)
@@ -79,6 +98,8 @@ def write_stdout(data: bytes) -> None:
     Raises:
         OutputError: the reader has gone or the file behind the stream is full.
     """
+    if sys.stdout is None:
+        raise OutputError("standard output: cannot write: it is closed")
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -104,10 +125,22 @@ def _write_then_rename(target: Path, data: bytes, overwrite: bool) -> None:
                 os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)
         else:
-            os.link(temporary, target)  # unlike a rename it fails if the name was taken meanwhile
+            _rename_to_free(temporary, target)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+
+
+def _rename_to_free(temporary: Path, target: Path) -> None:
+    """Rename unless the name was taken meanwhile; a link fails then, as does claiming it by an empty file."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, as on memory sticks
+        with open(target, "xb"):
+            pass
+        os.replace(temporary, target)
 
 
 def _silence_stdout() -> None:

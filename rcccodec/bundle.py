@@ -38,6 +38,7 @@ BUNDLE_VERSION = 1
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_RUNGS, MAX_STAGES = 16, 8
 MAX_CANDIDATES = 1 << 24
+MAX_SLOPE = 1e9  # float32 scores must stay finite
 MAX_TILE_SIDE = 512  # of the rectangle that the blocks of all stages divide
 
 
@@ -228,6 +229,10 @@ def _stage(
     levels = None if prior is None else tensors[f"priors.{prior}"].numpy()
     if levels is not None and (levels.dtype != np.uint8 or levels.shape != (num_candidates,)):
         raise ValueError(f"prior {prior} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
+    if not fields["beta"] <= MAX_SLOPE:
+        raise ValueError(f"beta must be at most {MAX_SLOPE:g}")
+    if not fields["rate_bits"] > -1:  # log2(R + 1) of the guarantee needs this; an estimate is 0 at least
+        raise ValueError("rate_bits must not be negative")
     fitted = {str(coder): list(row) for coder, row in fields["fitted"].items()}
     if not all(isinstance(frequency, int) for row in fitted.values() for frequency in row):
         raise ValueError("a fitted code's frequencies are not whole numbers")

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -180,8 +181,8 @@ def _search(
         told = _shifted(progress, s * n, len(stages) * n)
         common = {"beta": stage.beta, "seed": settings.seed, "stage": s, "device": device, "progress": told}
         if settings.coder == "mincost":
-            cost_nats = math.log(2) * codes[s].lengths_bits(np.arange(n))
-            chosen = select_with_cost(x, proposal, cost_nats=cost_nats, **common)
+            cost = partial(_cost_nats, codes[s])  # of a range at a time: memory must not grow with N
+            chosen = select_with_cost(x, proposal, cost_nats=cost, num_candidates=n, **common)
         else:
             chosen = select_channel(x, proposal, coder=settings.coder, num_candidates=n, **common)
         indices.append(chosen.indices.numpy())
@@ -189,6 +190,10 @@ def _search(
         if s + 1 < len(stages):
             rests = _subtract(rests, decoders[s], indices[s], stage.block, settings.seed, s)
     return indices, float(np.concatenate(certified).mean())
+
+
+def _cost_nats(code: IndexCode, start: int, stop: int) -> np.ndarray:
+    return math.log(2) * code.lengths_bits(np.arange(start, stop))
 
 
 def _subtract(

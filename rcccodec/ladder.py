@@ -15,7 +15,7 @@ def rungs_by_rate(rates_bpp: Sequence[float]) -> list[int]:
 
 
 def rung_of_slope(betas: Sequence[float], beta: float) -> int:
-    """The rung whose last slope is nearest to ``beta`` in ratio; of two slopes the lower, of equal ones the last.
+    """The rung whose last slope is nearest to ``beta`` in ratio; of two the lower, of equal ones the last.
 
     Raises:
         LimitError: ``beta`` is not a positive number.

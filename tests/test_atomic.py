@@ -125,14 +125,14 @@ def test_a_folder_is_made_or_filled(tmp_path: Path):
 
 
 def test_a_folder_is_not_made_when_one_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write = atomic.write_bytes
+    write = atomic._write_then_rename
 
-    def second_fails(path: Path, data: bytes) -> None:
-        if Path(path).name == "b":
-            raise OutputError("disk full")
-        write(path, data)
+    def second_fails(path: Path, data: bytes, overwrite: bool) -> None:
+        if path.name == "b":
+            raise OSError(errno.ENOSPC, "disk full")
+        write(path, data, overwrite)
 
-    monkeypatch.setattr(atomic, "write_bytes", second_fails)
+    monkeypatch.setattr(atomic, "_write_then_rename", second_fails)
     with pytest.raises(OutputError):
         atomic.write_folder(tmp_path / "pictures", {"a": b"1", "b": b"2"})
     assert names(tmp_path) == []
@@ -143,3 +143,44 @@ def test_a_folder_is_not_touched_when_a_name_is_taken(tmp_path: Path):
     with pytest.raises(OutputError, match="exists"):
         atomic.write_folder(tmp_path, {"a": b"1", "b": b"2"}, overwrite=False)
     assert names(tmp_path) == ["b"]
+
+
+def test_a_folder_in_the_way_stops_all_files_before_the_first(tmp_path: Path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "0").write_bytes(b"old")
+    with pytest.raises(OutputError, match="1: cannot write"):
+        atomic.write_folder(tmp_path, {"0": b"new", "1": b"new"})
+    assert (tmp_path / "0").read_bytes() == b"old"
+    assert names(tmp_path) == ["0", "1"]
+
+
+def test_a_full_disk_is_told_under_the_name_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        atomic.write_folder(tmp_path / "new", {"0": b"x"})
+    assert str(caught.value) == f"{tmp_path / 'new'}: cannot write: No space left on device"
+    assert names(tmp_path) == []
+
+
+def test_no_overwrite_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    atomic.write_bytes(tmp_path / "out", b"one", overwrite=False)
+    with pytest.raises(OutputError, match="exists already"):
+        atomic.write_bytes(tmp_path / "out", b"two", overwrite=False)
+    assert (tmp_path / "out").read_bytes() == b"one"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_target_that_cannot_be_written_is_found_early(tmp_path: Path):
+    (tmp_path / "taken").write_bytes(b"")
+    atomic.check_target(tmp_path / "taken")
+    atomic.check_target(tmp_path / "free", overwrite=False)
+    for name, overwrite in (("taken", False), ("", True), ("no/out", True), ("taken/out", True)):
+        with pytest.raises(OutputError):
+            atomic.check_target(tmp_path / name, overwrite=overwrite)

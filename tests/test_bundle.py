@@ -157,7 +157,7 @@ BAD_FIELDS = [
     ("rungs.0.stages", []),
     ("rungs.0.stages", [[]]), ("rungs.0.beta", 0), ("rungs.0.beta", math.nan), ("rungs.0.beta", math.inf),
     (STAGE + "beta", -1.0), (STAGE + "beta", "1"), (STAGE + "rate_bits", math.inf),
-    (STAGE + "rate_bits", None),
+    (STAGE + "rate_bits", None), (STAGE + "rate_bits", -1), (STAGE + "beta", 1e200),
     (STAGE + "distortion", math.nan), (STAGE + "zipf_rate_millibits", -1),
     (STAGE + "block", [-8, -8]), (STAGE + "block", [8]), (STAGE + "block", [4, 8]), (STAGE + "block", 8),
     (STAGE + "block", [1, 64.0]), (STAGE + "generator", 1), (STAGE + "generator", -1),

@@ -433,3 +433,50 @@ def test_the_demo_prints_costs_and_guarantees_and_writes_a_picture(
     picture, _ = read_image("side.png")
     assert picture.shape[1] > 2 * 384
     assert picture.shape[0] > 2 * 256
+
+
+def test_file_names_need_not_be_utf8(work: Path, rcc):
+    name = os.fsdecode(b"\xff\xe9.rcc")
+    assert rcc("compress", "in.png", "-o", name, "--model", "colour")[0] == 0
+    assert rcc("decompress", name, "-o", name.replace("rcc", "png"))[0] == 0
+
+
+@pytest.mark.parametrize("command", ["compress", "decompress", "samples"])
+def test_an_empty_output_name_is_wrong_usage(work: Path, rcc, command: str):
+    assert rcc(command, "in.png", "-o", "")[0] == 2
+
+
+def test_a_damaged_model_description_is_named_in_the_list(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    (work / "all" / "broken").mkdir(parents=True)
+    (work / "all" / "broken" / "model.json").write_text('{"bundle_version": 1}')
+    monkeypatch.setenv("RCC_MODELS", str(work / "all"))
+    code, _, err = rcc("models")
+    assert code == 5
+    assert "broken: damaged model description" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "exit_code", "message"),
+    [("info - <&-", 3, "standard input"), ("info a.rcc >&-", 6, "standard output")],
+)
+def test_a_closed_stream_is_one_clear_line(work: Path, rcc, command: str, exit_code: int, message: str):
+    assert rcc("compress", "in.png", "-o", "a.rcc", "--model", "colour", "--quiet")[0] == 0
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
+    result = subprocess.run(
+        ["sh", "-c", f'"{sys.executable}" -m rcccodec.cli {command}'],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == exit_code
+    assert result.stderr.startswith(f"rcc: error: {message}: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_input_without_end_is_refused(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(console, "MAX_INPUT_BYTES", 1 << 21)
+    code, _, err = rcc("decompress", "/dev/zero", "-o", "out.png")
+    assert code == 7
+    assert err == "rcc: error: /dev/zero: more than the 2097152 bytes that are read\n"

@@ -17,6 +17,7 @@ from rcccodec.channel import candidates_at, log_weights
 from rcccodec.errors import FormatError, InputError, LimitError, ModelError, RccError
 from rcccodec.images import from_float, psnr_db, to_channels
 from rcccodec.index_code import decode_segments
+from rcccodec.index_code.fitted import FittedCode
 from rcccodec.settings import choose_settings, read_settings
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
@@ -345,3 +346,15 @@ def test_the_package_level_functions_go_from_array_to_bytes_and_back():
     several = rcccodec.decompress(rcccodec.compress([x, x], rcccodec.load_model("colour")))
     assert isinstance(several, list)
     assert len(several) == 2
+
+
+def test_min_cost_asks_for_code_lengths_a_range_at_a_time(monkeypatch: pytest.MonkeyPatch):
+    asked, lengths_bits = [], FittedCode.lengths_bits
+    monkeypatch.setattr(
+        FittedCode,
+        "lengths_bits",
+        lambda code, indices: asked.append(indices.size) or lengths_bits(code, indices),
+    )
+    codec.compress(picture(8, 8, False), "grey", num_candidates=1 << 16, index_code="fitted")
+    assert sum(asked) == 1 << 16
+    assert max(asked) < 1 << 15

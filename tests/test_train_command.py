@@ -17,7 +17,7 @@ from rcccodec import cli, codec
 from rcccodec.bundle import load_model, read_card
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.commands import console
-from rcccodec.errors import InputError, LimitError, ModelError
+from rcccodec.errors import InputError, LimitError, ModelError, OutputError
 from rcccodec.images import read_image
 from rcccodec.proposals.generator import GeneratorSpec, build_generator
 from rcccodec.sources import Source, load_source
@@ -434,3 +434,13 @@ def test_damaged_steps_in_a_checkpoint_are_named(tmp_path: Path):
     with pytest.raises(ModelError, match="checkpoint-0"):
         make_plan("sample-digits", "m", data_root=None, minutes=1.0, checkpoints=tmp_path)
     assert math.isfinite(make_plan("sample-digits", "m", data_root=None).stages[0].training.steps)
+
+
+def test_an_earlier_run_is_not_replaced_unawares(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "model.json").write_text("kept")
+    done = CliRunner().invoke(cli.rcc, ["train", "sample-digits", "-o", str(folder)])
+    assert isinstance(done.exception, OutputError)
+    assert "--resume" in str(done.exception)
+    assert (folder / "model.json").read_text() == "kept"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rcccodec.atomic import check_target
 from rcccodec.commands import console
 
 if TYPE_CHECKING:
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
     )
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
-@click.option("-o", "--output", required=True, metavar="OUT", help="File to write; - is standard output.")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    callback=console.output_name,
+    help="File to write; - is standard output.",
+)
 @click.option("-m", "--model", default="photo", show_default=True, help="Name or folder of a model.")
 @click.option("--beta", type=float, help="Slope: nats per unit of squared error. The nearest rung is taken.")
 @click.option("--quality", type=float, help="0 (smallest) to 100 (best) on the model's ladder.")
@@ -73,6 +81,8 @@ def compress(
         raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
     if inputs.count(console.STANDARD_STREAM) > 1:
         raise click.UsageError("standard input can be read only once")
+    if output != console.STANDARD_STREAM:
+        check_target(output, overwrite=not no_overwrite)
     images = _read_images(inputs, quiet)
 
     from rcccodec import codec, ladder

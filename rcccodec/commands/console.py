@@ -5,17 +5,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
 from rcccodec.atomic import write_bytes, write_stdout
-from rcccodec.errors import InputError, RccError
+from rcccodec.errors import InputError, LimitError, RccError
 
 if TYPE_CHECKING:
     from rcccodec.training.trainer import Progress
 
 STANDARD_STREAM = "-"
+MAX_INPUT_BYTES = 1 << 30
+
+_READ_BYTES = 1 << 20
 
 EXIT_CODES = """\b
 Exit codes:
@@ -41,7 +44,7 @@ def say(text: str, *, to_stderr: bool = False) -> None:
     if to_stderr:
         click.echo(text, err=True)
     else:
-        write_stdout(f"{text}\n".encode())
+        write_stdout(f"{text}\n".encode(errors="surrogateescape"))  # file names need not be UTF-8
 
 
 def remark(text: str, quiet: bool) -> None:
@@ -59,15 +62,34 @@ def read_input(name: str) -> bytes:
     """The content of a file, or of standard input for ``-``.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read. LimitError: it has more than MAX_INPUT_BYTES, or no end.
     """
     try:
         if name == STANDARD_STREAM:
-            return sys.stdin.buffer.read()
+            if sys.stdin is None:
+                raise InputError("standard input: cannot read: it is closed")
+            return _read_bounded(sys.stdin.buffer, name)
         with open(name, "rb") as file:
-            return file.read()
+            return _read_bounded(file, name)
     except OSError as error:
         raise InputError(f"{shown(name)}: cannot read: {error.strerror or error}") from error
+
+
+def _read_bounded(file: IO[bytes], name: str) -> bytes:
+    parts, size = [], 0
+    while part := file.read(_READ_BYTES):
+        size += len(part)
+        if size > MAX_INPUT_BYTES:
+            raise LimitError(f"{shown(name)}: more than the {MAX_INPUT_BYTES} bytes that are read")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def output_name(_context: click.Context, _option: click.Parameter, name: str) -> str:
+    """Refuse the empty name that an unset shell variable leaves; it would mean the current folder."""
+    if not name:
+        raise click.BadParameter("an empty file name")
+    return name
 
 
 def write_output(name: str, data: bytes, overwrite: bool) -> None:

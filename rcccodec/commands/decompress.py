@@ -21,6 +21,7 @@ from rcccodec.errors import OutputError
     "--output",
     required=True,
     metavar="OUT",
+    callback=console.output_name,
     help="Image to write, its ending names the format; a folder for an archive; - is PNG on standard output.",
 )
 @click.option("-m", "--model", help="Name or folder of the model. Default: found by the hash in the file.")

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rcccodec.commands import console
+from rcccodec.errors import ModelError
 
 
 @click.command(
@@ -73,19 +74,26 @@ def models(as_json: bool) -> None:
         return
     blocks = []
     for name, card in cards.items():
-        lines = [
-            f"{name}: {'colour' if card['channels'] == 3 else 'grey'}, trained on {card['source']}, "
-            f"N {card['default_num_candidates']}, {card['sha256'][:12]}"
-        ]
-        for number, rung in enumerate(card["rungs"]):
-            stages = ", ".join(
-                f"{s['block'][0]}x{s['block'][1]} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
-                for s in rung["stages"]
-            )
-            mark = "  default" if number == card["default_rung"] else ""
-            lines.append(f"  rung {number:<2} beta {rung['beta']:<8g} {stages}{mark}")
-        blocks.append("\n".join(lines))
+        try:
+            blocks.append(_ladder(name, card))
+        except (LookupError, TypeError, ValueError) as error:
+            raise ModelError(f"{model_path(name)}: damaged model description") from error
     console.say("\n".join(blocks) if blocks else "no models are installed")
+
+
+def _ladder(name: str, card: dict[str, Any]) -> str:
+    lines = [
+        f"{name}: {'colour' if card['channels'] == 3 else 'grey'}, trained on {card['source']}, "
+        f"N {card['default_num_candidates']}, {card['sha256'][:12]}"
+    ]
+    for number, rung in enumerate(card["rungs"]):
+        stages = ", ".join(
+            f"{s['block'][0]}x{s['block'][1]} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
+            for s in rung["stages"]
+        )
+        mark = "  default" if number == card["default_rung"] else ""
+        lines.append(f"  rung {number:<2} beta {rung['beta']:<8g} {stages}{mark}")
+    return "\n".join(lines)
 
 
 @click.command(
@@ -93,7 +101,12 @@ def models(as_json: bool) -> None:
 )
 @click.argument("model")
 @click.option(
-    "-o", "--output", required=True, metavar="OUT", help="Image to write; - is PNG on standard output."
+    "-o",
+    "--output",
+    required=True,
+    metavar="OUT",
+    callback=console.output_name,
+    help="Image to write; - is PNG on standard output.",
 )
 @click.option("--beta", type=float, help="Slope; the nearest rung is taken. Default: the model's rung.")
 @click.option("--count", type=click.IntRange(1, 4096), default=64, show_default=True, help="Draws.")
@@ -127,7 +140,6 @@ def samples(
 def _installed(model_id: bytes) -> tuple[str | None, str]:
     """Name and full hash of an installed model, or None and what is known of the hash."""
     from rcccodec.bundle import find_model, read_card
-    from rcccodec.errors import ModelError
 
     try:
         path = find_model(model_id)

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from rcccodec.commands import console
+from rcccodec.errors import OutputError
 
 MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
 
@@ -151,6 +152,12 @@ def train(
         raise click.UsageError("--minutes must be positive")
     if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
         raise click.UsageError("--nerd-steps and --coordinates are at least 1")
+
+    earlier = [name for name in ("checkpoint-0.safetensors", "model.json") if (Path(output) / name).exists()]
+    if earlier and not resume:
+        raise OutputError(
+            f"{output}: holds an earlier run ({earlier[0]}); go on with --resume or name another folder"
+        )
 
     import torch
 
