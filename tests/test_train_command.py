@@ -135,10 +135,10 @@ def test_a_distortion_out_of_range_is_said(train):
     code, err = train(*VECTORS, "--distortion", "1e9", "--quiet")
     assert code == 7
     assert "without sending anything" in err
-    code, err = train(*VECTORS, "--distortion", "1e-9")
+    code, err = train(*VECTORS, "--distortion", "1e-9", "-o", "other")
     assert code == 0
     assert "out of reach" in err
-    assert read_card("made")["rungs"][0]["stages"][0]["saturated"] is True
+    assert read_card("other")["rungs"][0]["stages"][0]["saturated"] is True
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_another_run_can_be_the_warm_start(train):
         0.5,
     )
     assert train(*words, *start, "--jitter", "0.5", "--resume")[0] == 0
-    code, err = train(*words, *start[:2], "--width", "9")
+    code, err = train(*words, *start[:2], "--width", "9", "-o", "wider")
     assert code == 5
     assert "other sizes" in err
     assert train(*words, "--start-from", "none")[0] == 5
