@@ -275,9 +275,9 @@ def test_another_run_can_be_the_warm_start(train):
     code, err = train(*words, *start[:2], "--width", "9", "-o", "wider")
     assert code == 5
     assert "other sizes" in err
-    assert train(*words, "--start-from", "none")[0] == 5
+    assert train(*words, "--start-from", "none", "-o", "third")[0] == 5
     for more in (["--default-rung", "2"], ["--nerd-steps", "1,2"], [*start[:2], "--stage", "16:1"]):
-        assert train(*words, *more)[0] == 3
+        assert train(*words, *more, "-o", "third")[0] == 3
 
 
 def test_a_source_or_an_output_that_is_not_there_is_one_line(train):
