@@ -9,6 +9,7 @@ two functions with a report of what was spent and reached.
 """
 
 from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ try:
     __version__ = _version("rcccodec")
 except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
+
+_ROOMS = (
+    "bundle", "channel", "codec", "container", "errors", "images", "index_code", "proposals", "randomness",
+    "rd", "sources", "training",
+)  # fmt: skip
 
 __all__ = ["__version__", "compress", "decompress", "load_model"]
 
@@ -65,6 +71,13 @@ def decompress(data: bytes, model: "str | Model | None" = None) -> "np.ndarray |
 
     images = codec.decompress(data, model)
     return images[0] if len(images) == 1 else images
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms such as ``rcccodec.codec`` and ``rcccodec.errors``, imported when they are first asked for."""
+    if name in _ROOMS:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load_model(name_or_path: str) -> "Model":

@@ -1,6 +1,7 @@
 """The package as a stranger meets it: import, wheel, README."""
 
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -129,3 +130,11 @@ def test_the_makefile_has_the_documented_targets():
     for target in ("demo", "test", "lint"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert "torch==2.13.0" in makefile
+
+
+def test_rooms_are_attributes_of_a_bare_import_and_load_no_torch():
+    script = (
+        "import sys, rcccodec; rcccodec.errors.RccError, rcccodec.container.pack; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -31,10 +31,14 @@ if TYPE_CHECKING:
     help="File to write; - is standard output.",
 )
 @click.option("-m", "--model", default="photo", show_default=True, help="Name or folder of a model.")
-@click.option("--beta", type=float, help="Slope: nats per unit of squared error. The nearest rung is taken.")
-@click.option("--quality", type=float, help="0 (smallest) to 100 (best) on the model's ladder.")
 @click.option(
-    "--target-bits", type=click.IntRange(min=1), help="Best rung whose whole file has at most these bits."
+    "--beta",
+    type=float,
+    help="Slope: nats per unit of squared error. The rung nearest to it is taken, the deepest of several.",
+)
+@click.option("--quality", type=float, help="0 (first rung) to 100 (last) of the model's ladder.")
+@click.option(
+    "--target-bits", type=click.IntRange(min=1), help="Highest rung whose whole file has at most these bits."
 )
 @click.option("--target-psnr", type=float, help="Cheapest rung that reaches these dB.")
 @click.option(
@@ -42,7 +46,8 @@ if TYPE_CHECKING:
     type=click.Choice(["pfr", "orc", "mincost"]),
     default="mincost",
     show_default=True,
-    help="pfr and orc simulate the channel exactly; mincost takes the candidate that costs least.",
+    help="pfr simulates the channel exactly as N grows, orc is its fixed-N form; mincost takes the candidate "
+    "that costs least.",
 )
 @click.option(
     "--index-code",
@@ -154,13 +159,19 @@ def _summary(encoded: "Encoded", model_name: str, coder: str, output: str) -> st
         f"{output}: {count} image{'s' if count > 1 else ''}, {report.file_bytes} bytes, "
         f"{report.bpp:.4f} bpp, {psnr}",
         f"  payload    {report.payload_bits} bits, {report.rate_bits_per_block:.2f} a block "
-        f"({report.blocks} blocks, squared error {report.distortion:.3f} a block)",
+        f"({report.blocks} block{'s' if report.blocks > 1 else ''}, "
+        f"squared error {report.distortion:.3f} a block)",
         f"  model      {model_name}, rung {report.rung}, beta {report.beta:g}, "
-        f"R {report.rd_estimate_bits:.2f} bits a block, log2 N - R {report.margin_bits:.1f} bits",
-        f"  guarantee  {report.guarantee_bits:.2f} bits a block expected over seeds, for pfr and orc",
+        f"R {report.rd_estimate_bits:.2f} bits a block on average, "
+        f"least log2 N - R {report.margin_bits:.1f} bits",
+        f"  guarantee  {report.guarantee_bits:.2f} bits a block expected over seeds, "
+        "for pfr and orc with the zipf code",
     ]
     if report.certified_fraction is not None:
-        lines.append(f"  certified  {100 * report.certified_fraction:.1f} % of the choices are exact")
+        lines.append(
+            f"  certified  {100 * report.certified_fraction:.1f} % of the choices are certain: "
+            "no further candidate could change them"
+        )
     if coder == "mincost":
         lines.append("  coder      mincost: fewest bits at this slope, not an exact channel simulation")
     return "\n".join(lines)
