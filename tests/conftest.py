@@ -1,5 +1,6 @@
 """Fixtures that several test modules share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,3 +20,10 @@ def tiny(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, with RCC_MODELS pointing to it."""
     monkeypatch.setenv("RCC_MODELS", str(model_folder))
     return model_folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """Ctrl-C works in the tests and their children, also where it was ignored at the start (as by nohup)."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
