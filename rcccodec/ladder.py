@@ -37,7 +37,7 @@ def rung_of_quality(rates_bpp: Sequence[float], quality: float) -> int:
 
 
 def encode_to_bits(encode: Encode, rates_bpp: Sequence[float], target_bits: int) -> Encoded:
-    """The best rung whose whole file has at most ``target_bits`` bits, tried from the best downwards.
+    """The highest rung whose whole file has at most ``target_bits`` bits, tried from the best downwards.
 
     Raises:
         LimitError: not even the cheapest rung is small enough; the message says how small it gets.
