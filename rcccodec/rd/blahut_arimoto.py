@@ -4,9 +4,9 @@ With candidates y_j of mass q_j, at slope beta (nats per unit of distortion)::
 
     c_i = sum_j q_j exp(-beta d_ij)          q_j <- q_j (1/n) sum_i exp(-beta d_ij) / c_i
 
-    L = -(1/n) sum_i ln c_i falls to its least;  L - max_j ln((1/n) sum_i exp(-beta d_ij) / c_i) is no more than it
+    L = -(1/n) sum_i ln c_i falls; it is within max_j ln((1/n) sum_i exp(-beta d_ij) / c_i) of its least
 
-(Blahut 1972, theorems 5 and 6.) With Y = X, the training samples themselves, this is the estimator that the
+(Blahut 1972.) With Y = X, the training samples themselves, this is the estimator that the
 NERD papers compare with: a rate of at most log2 n bits, and the R(D) of those n samples, not of their law.
 """
 

@@ -18,7 +18,7 @@ _ROWS = 64  # blocks whose weights are sorted at a time
 
 
 def sharper_bound_bits(rate_bits: float) -> float:
-    """I + log2(I + 3.4) + 1: the entropy of the index of some exact simulation is no more (arXiv 2501.13736)."""
+    """I + log2(I + 3.4) + 1, which the index entropy of some exact simulation keeps to (arXiv 2501.13736)."""
     return rate_bits + math.log2(rate_bits + 3.4) + 1
 
 
@@ -58,7 +58,7 @@ def estimate_floor_excess(
 ) -> Tensor:
     """D_CS - KL of every block: bits above R that no simulation of its channel can save.
 
-    The channel is the softmax of -beta d(x, y_j) over the codebook, as in `rcccodec.rd.nerd`; like R itself, the
+    The channel is the softmax of -beta d(x, y_j) over the codebook, as in `rcccodec.rd.nerd`; like R, the
     answer is that of N candidates and means little where log2 N - R is small.
 
     Args:

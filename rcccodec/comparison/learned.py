@@ -1,0 +1,94 @@
+"""Learned transform coding on the images: a baseline of `rcccodec.baselines` at each of its slopes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rcccodec.comparison.image_set import ImageSet
+from rcccodec.comparison.measured import Curve, Point, measure_point
+from rcccodec.errors import InputError
+
+if TYPE_CHECKING:
+    from rcccodec.baselines import Baseline
+
+PARTS = 20  # of an archive, coded alone too, for the spread of rates over images
+_SHIPPED = {  # (what --against says, archive) -> baselines
+    ("ntc", True): ("mnist-ntc",),
+    ("ntc-block", True): ("mnist-ntc-block",),
+    ("ntc", False): ("photo-ntc-factorized", "photo-ntc-hyperprior"),
+}
+LEARNED = ("ntc", "ntc-block")
+
+
+def baseline_names(against: str, images: ImageSet) -> tuple[str, ...]:
+    """The baselines that ``ntc`` or ``ntc-block`` means for these images; a folder or a name is itself.
+
+    Raises:
+        InputError: none is shipped for such images.
+    """
+    if against not in LEARNED:
+        return (against,)
+    if images.archive and images.colour:
+        raise InputError(f"{against}: none is shipped for small colour images; name the folder of one")
+    try:
+        return _SHIPPED[against, images.archive]
+    except KeyError:
+        raise InputError(f"{against}: only for small images of one size") from None
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a folder of this path, or of this name among the models, holds a baseline."""
+    from rcccodec.model_search import model_folders
+
+    places = [Path(name), *(folder / name for folder in model_folders())]
+    return any((place / "baseline.json").is_file() for place in places)
+
+
+def learned_curve(
+    images: ImageSet,
+    baseline: "Baseline",
+    done: Callable[[Curve, Point], None] = lambda _curve, _point: None,
+) -> Curve:
+    """Measure a baseline at all its slopes.
+
+    An archive is one stream of all images, as this codec's is. Its rate is shared out by also coding parts of
+    the images alone, equally within a part.
+    """
+    how = f"learned transform coding ({baseline.kind}), CompressAI's entropy model and range coder"
+    curve = Curve(baseline.name, baseline.name, how, (), sha256=baseline.sha256)
+    points = []
+    for beta in baseline.betas:
+
+        def encode(job: list[np.ndarray], beta: float = beta) -> bytes:
+            return baseline.compress(job, beta)
+
+        share = None
+        if images.archive and len(images.images) >= 2 * PARTS:
+            share = _part_shares(images, encode, baseline.payload_bits)
+        points.append(
+            measure_point(
+                images,
+                f"beta {beta:g}",
+                encode,
+                baseline.decompress,
+                payload_bits=baseline.payload_bits,
+                share_bits=None if share is None else lambda _data, share=share: share,
+                beta=beta,
+            )
+        )
+        done(curve, points[-1])
+    return replace(curve, points=tuple(points))
+
+
+def _part_shares(
+    images: ImageSet, encode: Callable[[list[np.ndarray]], bytes], payload_bits: Callable[[bytes], int]
+) -> np.ndarray:
+    """Bits of every image as its part's mean, (n,); the caller moves their sum to the whole stream's."""
+    shares = []
+    for numbers in np.array_split(np.arange(len(images.images)), PARTS):
+        bits = payload_bits(encode([images.images[i] for i in numbers]))
+        shares.append(np.full(len(numbers), bits / len(numbers)))
+    return np.concatenate(shares)
