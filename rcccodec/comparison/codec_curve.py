@@ -1,6 +1,7 @@
 """This codec on the images: every rung, one coder, several codebooks."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -23,7 +24,7 @@ def codec_curve(
     index_code: str | None = None,
     num_candidates: int | None = None,
     device: str = "cpu",
-    progress: Progress | None = None,
+    bar: Callable[[str], AbstractContextManager[Progress | None]] = lambda _: nullcontext(),
     done: Callable[[Curve, Point], None] = lambda _curve, _point: None,
 ) -> Curve:
     """Measure one coder at every rung; each point is given to ``done`` as soon as it is there.
@@ -32,6 +33,7 @@ def codec_curve(
 
     Args:
         seeds: codebooks to average over.
+        bar: a progress bar for one search, by its caption.
         others: as in `rcccodec.codec.compress`.
 
     Raises:
@@ -48,7 +50,10 @@ def codec_curve(
         chosen.codes()  # a missing code is said before the search
         used = [model.default_seed] if chosen.index_code == "prior" else list(seeds)
         options = {**settings, "rung": rung, "index_code": chosen.index_code, "device": device}
-        each = [_one(images, model, {**options, "seed": seed}, progress) for seed in used]
+        each = []
+        for seed in used:
+            with bar(f"{key} rung {rung}") as progress:
+                each.append(_one(images, model, {**options, "seed": seed}, progress))
         points.append(replace(average_codebooks(each, images), index_code=chosen.index_code))
         done(curve, points[-1])
     codes = "/".join(dict.fromkeys(str(point.index_code) for point in points))

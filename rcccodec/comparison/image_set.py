@@ -10,6 +10,7 @@ from rcccodec.sources import load_source
 
 EMBEDDED = "sample-digits"
 ARCHIVE_BELOW = 64  # images of one size with shorter sides share a file; larger ones get one each
+FITTED_ELSEWHERE = {"kodak": "bsds500"}  # what references learn from where a source is for tests only
 DEFAULT_SMALL, DEFAULT_PHOTOGRAPHS = 1000, 4
 
 
@@ -46,13 +47,18 @@ class ImageSet:
         shown = ", ".join(sizes[:3]) + (", ..." if len(sizes) > 3 else "")
         return f"first {len(self.images)} of the test split of {self.name}, {shown}"
 
+    @property
+    def fitted_on(self) -> str:
+        """The source whose training split references are fitted to."""
+        return FITTED_ELSEWHERE.get(self.name, self.name)
+
     def training(self, limit: int) -> list[np.ndarray]:
-        """Images of the training split, for references that are fitted here.
+        """Images of the training split of `fitted_on`.
 
         Raises:
-            InputError: there is none, as for Kodak.
+            InputError: it is missing.
         """
-        return load_source(self.name, "train", self.data_root, limit).images()
+        return load_source(self.fitted_on, "train", self.data_root, limit).images()
 
 
 def load_image_set(name: str | None, limit: int | None, data_root: Path | None = None) -> ImageSet:

@@ -1,0 +1,174 @@
+"""The figure of a comparison: every codec's curve with its band, R(D), floor and guarantee, labelled directly.
+
+Small images: bits an image against summed squared error. Photographs: bits a pixel against PSNR.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rcccodec.comparison.measured import Curve
+from rcccodec.comparison.summary import Comparison, curve_results
+from rcccodec.comparison.theory import Limit
+from rcccodec.errors import InputError
+
+_OURS = ("#c1272d", "#e8812c", "#7b3294", "#b5838d", "#5e548e", "#d4a017")
+_OTHERS = ("#1b6ca8", "#2a9d8f", "#6a994e", "#8d99ae", "#457b9d", "#3a5a40")
+_MARKS = "osD^vP"
+_THEORY = (  # field of Limit, line, width, label
+    ("floor_bits", ":", 1.2, "floor of any simulation"),
+    ("sharper_bits", "-.", 1.0, "I + log2(I + 3.4) + 1"),
+    ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5"),
+)
+
+
+def require_matplotlib() -> None:
+    """Say what is missing before any long work.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError("figures need matplotlib: pip install 'rcccodec[bench]'") from error
+
+
+def figure_bytes(comparison: Comparison, kind: str) -> bytes:
+    """The figure as a file of ``kind``, "png" or "svg"."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 6.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    archive = comparison.images.archive
+    labels: list[tuple[float, float, str, str]] = []
+    colours = _colours(comparison.curves)
+    widest = 0.0
+    for number, curve in enumerate(comparison.curves):
+        x, y = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
+        labels.append((x, y, curve.name, colours[curve.key]))
+        if curve.kind == "rcc":
+            widest = max(widest, x)
+    if archive:
+        labels += _draw_theory(axes, list(comparison.limits.values()))
+        axes.set(xlabel="bits an image (payload)", ylabel="summed squared error an image, pixels in [0, 1]")
+        axes.set_xlim(0, 1.75 * widest)
+        axes.set_ylim(bottom=0)
+    else:
+        axes.set(xlabel="bits a pixel (whole files)", ylabel="PSNR, dB")
+        axes.set_xlim(0, 2.2 * widest)
+    _limit_height(axes)
+    axes.set_title(comparison.images.described, fontsize=10, loc="left", color="0.3")
+    axes.grid(alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+    _label(figure, axes, labels)
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
+    figure.savefig(buffer, format=kind, dpi=140, metadata=metadata)
+    return buffer.getvalue()
+
+
+def _colours(curves: Sequence[Curve]) -> dict[str, str]:
+    ours = [c.key for c in curves if c.kind == "rcc"]
+    others = [c.key for c in curves if c.kind != "rcc"]
+    return {key: _OURS[i % len(_OURS)] for i, key in enumerate(ours)} | {
+        key: _OTHERS[i % len(_OTHERS)] for i, key in enumerate(others)
+    }
+
+
+def _draw_curve(
+    axes: Any, curve: Curve, results: dict[str, list[Any]], archive: bool, colour: str, number: int
+) -> tuple[float, float]:
+    """Line, marks and the 95 % band; where its last point is."""
+    x = np.array(results["bits_per_image" if archive else "bpp"])
+    y = np.array(results["distortion" if archive else "psnr-rgb"])
+    bound = curve.kind == "bound"
+    style = {"linestyle": (0, (1, 1)) if bound else "-", "linewidth": 1.0 if bound else 1.5}
+    axes.plot(x, y, color=colour, zorder=3, **style)
+    hollow = np.array([bool(s) for s in results["saturated"]])
+    for some, face in ((~hollow, colour), (hollow, "white")):
+        if some.any() and not bound:
+            axes.plot(
+                x[some], y[some], linestyle="", marker=_MARKS[number % len(_MARKS)], markersize=5,
+                color=colour, markerfacecolor=face, zorder=4,
+            )  # fmt: skip
+    name = "distortion" if archive else "psnr-rgb"
+    bands = [(ci["bits_per_image"], ci[name]) for ci in results["ci95"]]
+    if bands and None not in bands[0]:
+        across, along = (np.array(side).T for side in zip(*bands, strict=True))  # (2, points) each
+        scale = x / np.array(results["bits_per_image"])
+        low, high = (0, 1) if archive else (1, 0)  # fewer bits and less quality on one side of the band
+        corner_x = np.concatenate([across[0] * scale, (across[1] * scale)[::-1]])
+        corner_y = np.concatenate([along[low], along[high][::-1]])
+        axes.fill(corner_x, corner_y, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    return float(x[-1]), float(y[-1])
+
+
+def _draw_theory(axes: Any, models: list[list[Limit]]) -> list[tuple[float, float, str, str]]:
+    labels = []
+    for limits in models[:1]:
+        known = [limit for limit in limits if limit.on_these_images]
+        if not known:
+            continue
+        d = [limit.distortion for limit in known]
+        rates = [limit.rate_bits for limit in known]
+        axes.plot(rates, d, color="black", linewidth=1.8, zorder=5)
+        axes.plot(
+            [x.rate_bits for x in known if x.saturated], [x.distortion for x in known if x.saturated],
+            linestyle="", marker="o", markersize=5, color="black", markerfacecolor="white", zorder=6,
+        )  # fmt: skip
+        labels.append((rates[-1], d[-1], "R(D), NERD upper bound", "black"))
+        for field, line, width, label in _THEORY:
+            x = [getattr(limit, field) for limit in known]
+            axes.plot(x, d, color="0.35", linestyle=line, linewidth=width, zorder=1)
+            labels.append((x[-1], d[-1], label, "0.35"))
+    return labels
+
+
+def _limit_height(axes: Any) -> None:
+    """Leave out of the height what lies right of the axes."""
+    right = axes.get_xlim()[1]
+    y = np.concatenate(
+        [
+            line.get_ydata()[np.asarray(line.get_xdata()) <= right]
+            for line in axes.lines
+            if len(line.get_xdata())
+        ]
+    )
+    if y.size:
+        low, high = float(np.min(y)), float(np.max(y))
+        axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
+
+
+def _label(figure: Any, axes: Any, labels: list[tuple[float, float, str, str]]) -> None:
+    """Names at the right edge, spread so that none overlaps, each tied to its curve's last visible point."""
+    figure.canvas.draw()
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    ends = sorted(((y, x, name, colour) for x, y, name, colour in labels), key=lambda end: (end[0], -end[1]))
+    gap = 0.042 * (top - bottom)
+    places: list[float] = []
+    for y, *_ in ends:
+        wanted = min(max(y, bottom + gap / 2), top)
+        places.append(max(wanted, places[-1] + gap) if places else wanted)
+    over = max(0.0, places[-1] - top + gap / 2) if places else 0.0
+    edge = left + 0.77 * (right - left)
+    for (y, x, name, colour), place in zip(ends, places, strict=True):
+        at = place - over
+        inside = x <= right and bottom <= y <= top
+        axes.annotate(
+            name if inside else f"{name} (beyond)",
+            xy=(min(x, right), min(max(y, bottom), top)),
+            xytext=(edge, at),
+            color=colour,
+            fontsize=8.5,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
+            if inside
+            else None,
+            annotation_clip=False,
+        )

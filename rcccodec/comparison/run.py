@@ -1,0 +1,200 @@
+"""One comparison from start to end: this codec, the references that were asked for, theory."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rcccodec.bundle import Model, list_models, load_model, read_card
+from rcccodec.codec import Progress
+from rcccodec.comparison import ecsq, pillow_codecs, table
+from rcccodec.comparison.ba_curves import ba_curves
+from rcccodec.comparison.codec_curve import codec_curve
+from rcccodec.comparison.image_set import ImageSet
+from rcccodec.comparison.learned import LEARNED, baseline_names, is_baseline, learned_curve
+from rcccodec.comparison.measured import Curve, Point, measure_point
+from rcccodec.comparison.provenance import describe_run, image_hashes
+from rcccodec.comparison.summary import Comparison
+from rcccodec.comparison.theory import Limit, model_limits
+from rcccodec.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    from rcccodec.baselines import Baseline
+
+CODERS = ("mincost", "pfr", "orc")
+REFERENCES = ("ntc", "ntc-block", "jpeg", "webp", "ecsq", "ba")
+ECSQ_SLOPES, ECSQ_TRAINING_IMAGES, ECSQ_PHOTOGRAPHS = 10, 5000, 100
+ECSQ_BLOCK = (8, 8)  # of photographs
+
+Say = Callable[[str], None]
+Bar = Callable[[str], AbstractContextManager[Progress | None]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: checked and loaded before any long work.
+
+    against: names of REFERENCES that fit the images. baselines: learned ones, loaded.
+    """
+
+    images: ImageSet
+    models: tuple[Model, ...]
+    against: tuple[str, ...]
+    baselines: tuple["Baseline", ...]
+    coders: tuple[str, ...]
+    index_code: str | None
+    num_candidates: int | None
+    num_seeds: int
+    device: str
+
+    def seeds(self, model: Model) -> list[int]:
+        """Codebooks to average over, the model's own first."""
+        return [model.default_seed + i for i in range(self.num_seeds)]
+
+
+def make_plan(
+    images: ImageSet,
+    models: Sequence[str],
+    against: Sequence[str],
+    *,
+    coders: Sequence[str],
+    index_code: str | None,
+    num_candidates: int | None,
+    num_seeds: int,
+    device: str,
+    remark: Say,
+) -> Plan:
+    """Load models and baselines; references that do not fit the images are left out with a remark.
+
+    Raises:
+        ModelError: an unknown or damaged model or baseline. InputError: an extra is missing.
+    """
+    wanted = list(dict.fromkeys(against or (("ecsq",) if images.archive else ("jpeg", "webp"))))
+    for name in wanted:
+        if name not in REFERENCES and not is_baseline(name):
+            known = ", ".join(REFERENCES)
+            raise ModelError(f"{name}: no such reference: {known}, or the folder of a trained baseline")
+    fitting, learned = [], []
+    for name in wanted:
+        if reason := _unfit(name, images):
+            remark(f"left out: {reason}")
+        elif name in LEARNED or name not in REFERENCES:
+            learned += baseline_names(name, images)
+        else:
+            fitting.append(name)
+    baselines = []
+    if learned:
+        from rcccodec.baselines import load_baseline
+
+        baselines = [load_baseline(name) for name in dict.fromkeys(learned)]
+    loaded = [load_model(name) for name in dict.fromkeys(models or _default_models(images))]
+    for model in loaded:
+        if model.channels == 1 and images.colour:
+            raise InputError(f"{images.name}: colour images, but model {model.name} is grey; name others")
+    return Plan(
+        images, tuple(loaded), tuple(fitting), tuple(baselines), tuple(coders), index_code, num_candidates,
+        num_seeds, device,
+    )  # fmt: skip
+
+
+def compare(plan: Plan, say: Say, bar: Bar) -> Comparison:
+    """Measure everything; each line of the table is said as soon as it is known.
+
+    Args:
+        bar: a progress bar for one search, by its caption.
+    """
+    began = time.perf_counter()
+    images = plan.images
+    say(table.header(images))
+
+    def done(curve: Curve, point: Point) -> None:
+        say(table.point_line(curve, point, images))
+
+    curves = [
+        codec_curve(
+            images, model, coder, seeds=plan.seeds(model), index_code=plan.index_code,
+            num_candidates=plan.num_candidates, device=plan.device, bar=bar, done=done,
+        )
+        for model in plan.models
+        for coder in plan.coders
+    ]  # fmt: skip
+    curves += [learned_curve(images, baseline, done) for baseline in plan.baselines]
+    betas = [rung.beta for model in plan.models for rung in model.rungs]
+    for name in plan.against:
+        if name in pillow_codecs.QUALITIES:
+            curves.append(pillow_codecs.pillow_curve(images, name, done))
+        elif name == "ecsq":
+            curves.append(_ecsq_curve(images, betas, done))
+        else:
+            curves += ba_curves(images, sorted(set(betas)), done)
+    limits: dict[str, list[Limit]] = {}
+    for model in plan.models:
+        limits[model.sha256] = model_limits(
+            images, model, seeds=plan.seeds(model), num_candidates=plan.num_candidates, device=plan.device,
+            done=lambda limit, name=model.name: say(table.limit_line(name, limit)),
+        )  # fmt: skip
+    return Comparison(images, tuple(curves), limits, _run(plan, began))
+
+
+def _ecsq_curve(images: ImageSet, betas: Sequence[float], done: Callable[[Curve, Point], None]) -> Curve:
+    count = ECSQ_TRAINING_IMAGES if images.archive else ECSQ_PHOTOGRAPHS
+    training = images.training(count)
+    block = images.images[0].shape[:2] if images.archive else ECSQ_BLOCK
+    transform = ecsq.fit_transform(training, block, 3 if images.colour else 1)
+    how = f"KLT of {block[1]}x{block[0]} blocks, entropy-constrained scalar quantiser, range coder"
+    curve = Curve("ecsq", "KLT + ECSQ", f"{how}; fitted to {len(training)} images of {images.fitted_on}", ())
+    points = []
+    for beta in np.geomspace(1.5 * min(betas), 3 * max(betas), ECSQ_SLOPES):
+        codec = ecsq.fit_ecsq(training, transform, float(beta))
+        points.append(
+            measure_point(
+                images, f"beta {beta:.3g}", codec.compress, codec.decompress, payload_bits=ecsq.payload_bits,
+                share_bits=codec.image_bits, beta=float(beta),
+            )
+        )  # fmt: skip
+        done(curve, points[-1])
+    return Curve(curve.key, curve.name, curve.description, tuple(points))
+
+
+def _unfit(name: str, images: ImageSet) -> str | None:
+    """Why a reference does not apply to such images."""
+    if name in pillow_codecs.QUALITIES and images.shortest_side < pillow_codecs.LEAST_SIDE:
+        return f"{name}: only for images of at least {pillow_codecs.LEAST_SIDE} pixels a side"
+    if name in ("ba", "ntc-block") and not images.archive:
+        return f"{name}: only for small images of one size"
+    if name in LEARNED and images.archive and images.colour:
+        return f"{name}: none is shipped for small colour images; name the folder of one"
+    return None
+
+
+def _default_models(images: ImageSet) -> list[str]:
+    """A model trained on this very source, else the shipped one for such images."""
+    own = [name for name in list_models() if read_card(name).get("source") == images.name]
+    if own:
+        return own[:1]
+    return ["mnist" if images.archive and not images.colour else "photo"]
+
+
+def _run(plan: Plan, began: float) -> dict[str, Any]:
+    extra = {}
+    for name in ("compressai", "scipy", "matplotlib"):
+        try:
+            extra[name] = version(name)
+        except PackageNotFoundError:
+            extra[name] = None
+    made = describe_run(began, plan.device)
+    return {
+        **made,
+        "versions": made["versions"] | extra,
+        "models": {model.name: model.sha256 for model in plan.models},
+        "baselines": {baseline.name: baseline.sha256 for baseline in plan.baselines},
+        "num_candidates": {m.name: plan.num_candidates or m.default_num_candidates for m in plan.models},
+        "codebook_seeds": {model.name: plan.seeds(model) for model in plan.models},
+        "codebooks": "all images of a file share one codebook and its arrival times, so its luck is not in the "
+        "intervals over images; index code prior has the one codebook that the model ships it for",
+        **image_hashes(plan.images.images),
+    }
