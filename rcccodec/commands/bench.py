@@ -32,7 +32,7 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
     multiple=True,
     metavar="REFERENCE",
     help="ntc, ntc-block (learned transform coding), jpeg, webp, ecsq (KLT and scalar quantiser), ba "
-    "(Blahut-Arimoto), or the folder of a baseline of your own; repeatable. Default: ecsq, or jpeg and webp for "
+    "(Blahut-Arimoto), or the folder of a baseline of your own; repeatable. Default: ecsq; jpeg and webp for "
     "photographs.",
 )
 @click.option(

@@ -1,4 +1,4 @@
-"""Blahut-Arimoto with training samples as candidates (Y = X): a bound without a decoder, as NERD's papers plot.
+"""Blahut-Arimoto with training samples as candidates (Y = X): a bound without a decoder.
 
 In-sample it is the R(D) of those samples, at most log2 n bits and lower than that of their law. On the test
 images, under the law it found, it is an upper bound like NERD's.
@@ -70,8 +70,8 @@ def ba_curves(
 
 def _point(beta: float, rate_bits: np.ndarray, distortion: np.ndarray, samples: int) -> Point:
     return Point(
-        f"beta {beta:g}", rate_bits, rate_bits, distortion, np.full(len(rate_bits), float(samples)), None, None,
-        beta=beta,
+        f"beta {beta:g}", rate_bits, rate_bits, distortion, np.full(len(rate_bits), float(samples)),
+        None, None, beta=beta,
     )  # fmt: skip
 
 

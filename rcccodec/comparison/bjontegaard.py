@@ -3,8 +3,8 @@
     BD-rate = 100 (10^mean(log10 rate_b(q) - log10 rate_a(q)) - 1) %        over the common range of quality q
     BD-PSNR = mean(q_b(log10 rate) - q_a(log10 rate)) dB                    over the common range of rate
 
-Curves are interpolated through their points by monotone cubics (PCHIP), as the MPEG reference software does, in
-log10 rate; the integrals are exact.
+Curves are interpolated through their points by monotone cubics (PCHIP), in log10 rate, as the MPEG reference
+software does; the integrals are exact.
 """
 
 from collections.abc import Sequence

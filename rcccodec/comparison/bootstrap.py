@@ -9,7 +9,7 @@ LEAST_IMAGES = 5  # below it an interval says nothing
 
 
 def resampled_shares(num_images: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray | None:
-    """Shares of the images in each resample, float64 (resamples, n), rows sum to 1; None below five images."""
+    """Shares of the images in each resample, (resamples, n), rows sum to 1; None below five images."""
     if num_images < LEAST_IMAGES:
         return None
     generator = np.random.Generator(np.random.PCG64(seed))

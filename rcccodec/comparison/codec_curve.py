@@ -29,7 +29,7 @@ def codec_curve(
 ) -> Curve:
     """Measure one coder at every rung; each point is given to ``done`` as soon as it is there.
 
-    Where the index code is "prior", only the codebook that the model ships it for is used: its own seed and N.
+    Where the index code is "prior", only the codebook that the model ships it for is used.
 
     Args:
         seeds: codebooks to average over.

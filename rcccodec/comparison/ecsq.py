@@ -2,8 +2,8 @@
 
     block -> (x - mean) @ basis -> q = argmin_q beta (c - q step)^2 + ln 2 len(q) -> range coder -> bytes
 
-The transform, step, code lengths and reconstruction levels (centroids) are fitted to training blocks at each
-slope and count as known to the decoder, as a model does. Small images are one block, photographs are 8x8 ones.
+Transform, step, code lengths and levels (centroids) are fitted to training blocks at each slope
+and count as known to the decoder, as a model does. Small images are one block, photographs are 8x8 ones.
 """
 
 import math
@@ -27,7 +27,7 @@ _HEADER = struct.Struct(">IHHB")  # images, height, width, colour
 
 @dataclass(frozen=True)
 class Transform:
-    """A KLT: mean (dim,), basis (K, dim) with orthonormal rows, strongest first; of blocks (h, w, channels)."""
+    """A KLT of blocks (h, w, channels): mean (dim,), basis (K, dim), orthonormal rows, strongest first."""
 
     block: tuple[int, int]
     channels: int

@@ -1,10 +1,11 @@
-"""The figure of a comparison: every codec's curve with its band, R(D), floor and guarantee, labelled directly.
+"""The figure of a comparison: every codec's curve with its band, R(D), floor and guarantee.
 
 Small images: bits an image against summed squared error. Photographs: bits a pixel against PSNR.
 """
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,14 @@ _THEORY = (  # field of Limit, line, width, label
     ("sharper_bits", "-.", 1.0, "I + log2(I + 3.4) + 1"),
     ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5"),
 )
+
+
+@dataclass(frozen=True)
+class _Line:
+    x: np.ndarray
+    y: np.ndarray
+    name: str
+    colour: str
 
 
 def require_matplotlib() -> None:
@@ -45,16 +54,16 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     archive = comparison.images.archive
-    labels: list[tuple[float, float, str, str]] = []
+    lines: list[_Line] = []
     colours = _colours(comparison.curves)
     widest = 0.0
     for number, curve in enumerate(comparison.curves):
-        x, y = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
-        labels.append((x, y, curve.name, colours[curve.key]))
+        line = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
+        lines.append(line)
         if curve.kind == "rcc":
-            widest = max(widest, x)
+            widest = max(widest, float(line.x.max()))
     if archive:
-        labels += _draw_theory(axes, list(comparison.limits.values()))
+        lines += _draw_theory(axes, list(comparison.limits.values()))
         axes.set(xlabel="bits an image (payload)", ylabel="summed squared error an image, pixels in [0, 1]")
         axes.set_xlim(0, 1.75 * widest)
         axes.set_ylim(bottom=0)
@@ -65,7 +74,7 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     axes.set_title(comparison.images.described, fontsize=10, loc="left", color="0.3")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    _label(figure, axes, labels)
+    _label(axes, lines)
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
     figure.savefig(buffer, format=kind, dpi=140, metadata=metadata)
@@ -82,8 +91,8 @@ def _colours(curves: Sequence[Curve]) -> dict[str, str]:
 
 def _draw_curve(
     axes: Any, curve: Curve, results: dict[str, list[Any]], archive: bool, colour: str, number: int
-) -> tuple[float, float]:
-    """Line, marks and the 95 % band; where its last point is."""
+) -> _Line:
+    """Line, marks and the 95 % band."""
     x = np.array(results["bits_per_image" if archive else "bpp"])
     y = np.array(results["distortion" if archive else "psnr-rgb"])
     bound = curve.kind == "bound"
@@ -105,28 +114,28 @@ def _draw_curve(
         corner_x = np.concatenate([across[0] * scale, (across[1] * scale)[::-1]])
         corner_y = np.concatenate([along[low], along[high][::-1]])
         axes.fill(corner_x, corner_y, color=colour, alpha=0.15, linewidth=0, zorder=2)
-    return float(x[-1]), float(y[-1])
+    return _Line(x, y, curve.name, colour)
 
 
-def _draw_theory(axes: Any, models: list[list[Limit]]) -> list[tuple[float, float, str, str]]:
-    labels = []
+def _draw_theory(axes: Any, models: list[list[Limit]]) -> list[_Line]:
+    drawn = []
     for limits in models[:1]:
         known = [limit for limit in limits if limit.on_these_images]
         if not known:
             continue
-        d = [limit.distortion for limit in known]
-        rates = [limit.rate_bits for limit in known]
+        d = np.array([limit.distortion for limit in known])
+        rates = np.array([limit.rate_bits for limit in known])
         axes.plot(rates, d, color="black", linewidth=1.8, zorder=5)
         axes.plot(
             [x.rate_bits for x in known if x.saturated], [x.distortion for x in known if x.saturated],
             linestyle="", marker="o", markersize=5, color="black", markerfacecolor="white", zorder=6,
         )  # fmt: skip
-        labels.append((rates[-1], d[-1], "R(D), NERD upper bound", "black"))
+        drawn.append(_Line(rates, d, "R(D), NERD upper bound", "black"))
         for field, line, width, label in _THEORY:
-            x = [getattr(limit, field) for limit in known]
+            x = np.array([getattr(limit, field) for limit in known])
             axes.plot(x, d, color="0.35", linestyle=line, linewidth=width, zorder=1)
-            labels.append((x[-1], d[-1], label, "0.35"))
-    return labels
+            drawn.append(_Line(x, d, label, "0.35"))
+    return drawn
 
 
 def _limit_height(axes: Any) -> None:
@@ -144,31 +153,32 @@ def _limit_height(axes: Any) -> None:
         axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
 
 
-def _label(figure: Any, axes: Any, labels: list[tuple[float, float, str, str]]) -> None:
-    """Names at the right edge, spread so that none overlaps, each tied to its curve's last visible point."""
-    figure.canvas.draw()
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    ends = sorted(((y, x, name, colour) for x, y, name, colour in labels), key=lambda end: (end[0], -end[1]))
-    gap = 0.042 * (top - bottom)
-    places: list[float] = []
-    for y, *_ in ends:
-        wanted = min(max(y, bottom + gap / 2), top)
-        places.append(max(wanted, places[-1] + gap) if places else wanted)
-    over = max(0.0, places[-1] - top + gap / 2) if places else 0.0
-    edge = left + 0.77 * (right - left)
-    for (y, x, name, colour), place in zip(ends, places, strict=True):
-        at = place - over
-        inside = x <= right and bottom <= y <= top
+def _label(axes: Any, lines: list[_Line]) -> None:
+    """Write each name beside its curve: left of the leftmost third, right of the others, at heights apart."""
+    from matplotlib.patheffects import withStroke
+
+    right, (bottom, top) = axes.get_xlim()[1], axes.get_ylim()
+    shown = []
+    for line in lines:
+        keep = (line.x <= right) & (line.y >= bottom) & (line.y <= top)
+        if keep.any():
+            shown.append((float(np.median(line.x[keep])), line, line.x[keep], line.y[keep]))
+    shown.sort(key=lambda one: one[0])
+    num_left = len(shown) // 3
+    heights = [*np.linspace(0.45, 0.15, num_left), *np.linspace(0.95, 0.1, len(shown) - num_left)]
+    for rank, ((_, line, x, y), height) in enumerate(zip(shown, heights, strict=True)):
+        order = np.argsort(y)
+        at = float(y.min() + height * (y.max() - y.min()))
+        left = rank < num_left
         axes.annotate(
-            name if inside else f"{name} (beyond)",
-            xy=(min(x, right), min(max(y, bottom), top)),
-            xytext=(edge, at),
-            color=colour,
-            fontsize=8.5,
+            line.name,
+            xy=(float(np.interp(at, y[order], x[order])), at),
+            xytext=(-9 if left else 9, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6}
-            if inside
-            else None,
-            annotation_clip=False,
+            color=line.colour,
+            fontsize=9,
+            zorder=10,
+            path_effects=[withStroke(linewidth=3, foreground="white")],
         )

@@ -19,9 +19,10 @@ CROP = 256  # pixels of a photograph's side that are shown
 SHOWN_PHOTOGRAPHS = 3
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 15px/1.45 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-svg { width: 100%; height: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+svg { width: 100%; height: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .85rem }
 td, th { padding: .15rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4 }
 td:first-child, th:first-child { text-align: left }
 .strip { image-rendering: pixelated; display: block } .note { color: #666 } pre { overflow-x: auto }
@@ -35,9 +36,9 @@ def report_bytes(comparison: Comparison, deltas: list[Record]) -> bytes:
     drawing = figure_bytes(comparison, "svg").decode()
     body = [
         "<h1>Reverse channel coding, compared</h1>",
-        f"<p>{html.escape(images.described)}. Rates are {bits}; every file was decoded. Bands and brackets are "
-        "95 % intervals over images, all codecs resampled together; they do not hold a codebook's luck, which "
-        "all images share. Hollow marks: saturated, log2 N - R below 3 bits.</p>",
+        f"<p>{html.escape(images.described)}. Rates are {bits}; every file was decoded. Bands and brackets "
+        "are 95 % intervals over images, all codecs resampled together; they do not hold a codebook's luck, "
+        "which all images share. Hollow marks: saturated, log2 N - R below 3 bits.</p>",
         drawing[drawing.index("<svg") :],
         "<h2>At equal rate</h2>",
         _pictures(comparison),

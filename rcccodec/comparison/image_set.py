@@ -58,7 +58,7 @@ class ImageSet:
         Raises:
             InputError: it is missing.
         """
-        return load_source(self.fitted_on, "train", self.data_root, limit).images()
+        return load_source(self.fitted_on, "train", self.data_root, limit, download=False).images()
 
 
 def load_image_set(name: str | None, limit: int | None, data_root: Path | None = None) -> ImageSet:
@@ -72,7 +72,7 @@ def load_image_set(name: str | None, limit: int | None, data_root: Path | None =
         InputError: the data set is missing, or one of vectors.
     """
     name = name or EMBEDDED
-    source = load_source(name, "test", data_root, limit or DEFAULT_SMALL)
+    source = load_source(name, "test", data_root, limit or DEFAULT_SMALL, download=False)
     if source.shape is None and not isinstance(source.x, list):
         raise InputError(f"{name}: vectors are not images; the benches of the source tree measure those")
     images = source.images()

@@ -7,8 +7,9 @@
 
 ``results`` holds parallel lists, cheapest point first: ``bpp``, ``psnr-rgb``, ``encoding_time`` and
 ``decoding_time`` (seconds an image; 0 for bounds, which have no files) as CompressAI writes them, and
-``bits_per_image``, ``payload_bits`` (of all images), ``mse``, ``distortion`` (summed squared error an image, pixels
-in [0, 1]), ``rd_limit_bits``, ``overhead_bits``, ``guarantee_bits``, ``ci95`` and more, null where not known.
+``bits_per_image``, ``payload_bits`` (of all images), ``mse``, ``distortion`` (summed squared error an image,
+pixels in [0, 1]), ``rd_limit_bits``, ``overhead_bits``, ``guarantee_bits``, ``ci95`` and more, null where not
+known.
 """
 
 import json

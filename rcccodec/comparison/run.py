@@ -194,7 +194,7 @@ def _run(plan: Plan, began: float) -> dict[str, Any]:
         "baselines": {baseline.name: baseline.sha256 for baseline in plan.baselines},
         "num_candidates": {m.name: plan.num_candidates or m.default_num_candidates for m in plan.models},
         "codebook_seeds": {model.name: plan.seeds(model) for model in plan.models},
-        "codebooks": "all images of a file share one codebook and its arrival times, so its luck is not in the "
-        "intervals over images; index code prior has the one codebook that the model ships it for",
+        "codebooks": "all images of a file share one codebook and its arrival times, so its luck is not in "
+        "the intervals over images; index code prior has the one codebook that the model ships it for",
         **image_hashes(plan.images.images),
     }

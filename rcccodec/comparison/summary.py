@@ -36,7 +36,7 @@ class Comparison:
 def point_record(point: Point, images: ImageSet, limits: Sequence[Limit], exact: bool) -> Record:
     """The documented values of one point; per-image values have become means and 95 % intervals.
 
-    ``overhead_bits`` is ``bits_per_image`` less ``rd_limit_bits``; ``guarantee_bits`` is given for exact coders.
+    ``overhead_bits`` is ``bits_per_image`` less ``rd_limit_bits``. Exact coders have ``guarantee_bits``.
     """
     bits, error = axis_bits(point, images), point.squared_error
     shares = resampled_shares(len(bits))
@@ -88,10 +88,11 @@ def bjontegaard_deltas(comparison: Comparison) -> list[Record]:
     """Every curve of this codec against every reference: BD-rate and BD-PSNR with 95 % intervals."""
     images = comparison.images
     shares = resampled_shares(len(images.images), BD_RESAMPLES)
-    drawn = {curve.key: _rate_and_psnr(curve, images, shares) for curve in comparison.curves}
+    codecs = [curve for curve in comparison.curves if curve.kind != "bound"]
+    drawn = {curve.key: _rate_and_psnr(curve, images, shares) for curve in codecs}
     deltas = []
-    for mine in (c for c in comparison.curves if c.kind == "rcc"):
-        for other in (c for c in comparison.curves if c.kind == "reference"):
+    for mine in (c for c in codecs if c.kind == "rcc"):
+        for other in (c for c in codecs if c.kind == "reference"):
             (rate, quality), *again = (
                 (bd_rate_percent(a, b), bd_quality(a, b))
                 for a, b in zip(drawn[other.key], drawn[mine.key], strict=True)

@@ -1,7 +1,7 @@
 """What theory says of a model on these images: R(D), what exact coding is known to cost, what it must cost.
 
 A model of one stage whose block is the image is measured on the images themselves, by NERD; its points are an
-upper bound on their R(D). A model of several stages codes residuals of its own choices; for it the rates are the
+upper bound on their R(D). A model of several stages codes residuals of its own choices; its rates are the
 bundle's held-out estimates, summed over the blocks of an image, and say nothing about R(D) of photographs.
 """
 
@@ -29,8 +29,8 @@ FLOOR_IMAGES = 200  # the floor's excess varies little from image to image
 class Limit:
     """One rung in theory; bits and distortion are of an image, mean over the images.
 
-    rate_bits: R. floor_bits: channel-simulation divergence, None if not estimated. sharper_bits, guarantee_bits:
-    what some exact code, and PFR with its Zipf code, cost at most, expected over seeds.
+    rate_bits: R. floor_bits: channel-simulation divergence, None if not estimated. sharper_bits and
+    guarantee_bits: what some exact code, and PFR with its Zipf code, cost at most, expected over seeds.
     margin_bits: least log2 N - R of a search. on_these_images: or held-out figures of the bundle.
     """
 
@@ -81,9 +81,9 @@ def model_limits(
 def limit_at(point: Point, distortion: float, limits: Sequence[Limit]) -> float | None:
     """R(D) in bits an image, to hold a point of this distortion against.
 
-    A rung of the model itself is held against the tangent of its own limit, which lies below the curve, anything
-    else against the chord between two limits, which lies above: both err against this codec. None outside the
-    limits, or where they are not of these images.
+    A rung of the model itself is held against the tangent of its own limit, which lies below the curve,
+    anything else against the chord between two limits, which lies above: both err against this codec. None
+    outside the limits, or where they are not of these images.
     """
     known = sorted(
         (limit.distortion, limit.rate_bits) for limit in limits if limit.on_these_images and limit.distortion
