@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rcccodec.baselines import Baseline
 
 PARTS = 20  # of an archive, coded alone too, for the spread of rates over images
+_TOGETHER = 4  # images that a block code takes at once; a part holds whole blocks
 _SHIPPED = {  # (what --against says, archive) -> baselines
     ("ntc", True): ("mnist-ntc",),
     ("ntc-block", True): ("mnist-ntc-block",),
@@ -88,7 +89,9 @@ def _part_shares(
 ) -> np.ndarray:
     """Bits of every image as its part's mean, (n,); the caller moves their sum to the whole stream's."""
     shares = []
-    for numbers in np.array_split(np.arange(len(images.images)), PARTS):
-        bits = payload_bits(encode([images.images[i] for i in numbers]))
-        shares.append(np.full(len(numbers), bits / len(numbers)))
+    pictures = images.images
+    blocks = [pictures[i : i + _TOGETHER] for i in range(0, len(pictures), _TOGETHER)]
+    for numbers in np.array_split(np.arange(len(blocks)), min(PARTS, len(blocks))):
+        part = [x for i in numbers for x in blocks[i]]
+        shares.append(np.full(len(part), payload_bits(encode(part)) / len(part)))
     return np.concatenate(shares)

@@ -91,6 +91,8 @@ def make_plan(
         from rcccodec.baselines import load_baseline
 
         baselines = [load_baseline(name) for name in dict.fromkeys(learned)]
+        for baseline in baselines:  # one that does not code such images says so now
+            baseline.compress(images.images[:1], baseline.betas[0])
     loaded = [load_model(name) for name in dict.fromkeys(models or _default_models(images))]
     for model in loaded:
         if model.channels == 1 and images.colour:
