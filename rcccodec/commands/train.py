@@ -46,7 +46,11 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "residual that the last slope of the stage before leaves. Default: 32:0.4 for images of one size, 8:10 "
     "for photographs, 1:1 for vectors.",
 )
-@click.option("--arch", type=click.Choice(["mlp", "dcgan", "fc"]), default="mlp", show_default=True)
+@click.option(
+    "--arch",
+    type=click.Choice(["patches", "mlp", "dcgan", "fc"]),
+    help="Generator. Default: patches for images of one size, mlp for all else.",
+)
 @click.option("--method", type=click.Choice(["vae+nerd", "nerd"]), default="vae+nerd", show_default=True)
 @click.option(
     "--distortion", type=float, help="Train, from scratch, for this distortion and solve for the slope."
@@ -120,7 +124,7 @@ def train(
     output: str,
     data_root: str | None,
     stages: tuple[str, ...],
-    arch: str,
+    arch: str | None,
     method: str,
     distortion: float | None,
     metric: str,

@@ -15,7 +15,7 @@ from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, ModelError
-from rcccodec.proposals.generator import GeneratorSpec
+from rcccodec.proposals.generator import PATCH_STRIDE, GeneratorSpec
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import PHOTO_BLOCKS
 from rcccodec.training.rungs import RunPlan, StagePlan
@@ -23,6 +23,7 @@ from rcccodec.training.trainer import TrainingPlan, train
 
 DEFAULT_STAGES = {1: "32:0.4", 3: "8:10"}
 VAE_STEPS, NERD_STEPS = 20_000, 8000
+FEATURES = 16  # feature maps of a patches generator
 TIMED_STEPS = 20
 
 
@@ -32,7 +33,7 @@ def make_plan(
     *,
     data_root: Path | None,
     stages: Sequence[str] = (),
-    arch: str = "mlp",
+    arch: str | None = None,
     from_scratch: bool = False,
     distortion: float | None = None,
     metric: str = "mse",
@@ -70,7 +71,7 @@ def make_plan(
     words = list(stages) or (
         ["1:1"] if channels == 0 else [DEFAULT_STAGES[channels if native is None else 1]]
     )
-    single = distortion is not None or metric != "mse" or arch != "mlp" or channels == 0
+    single = distortion is not None or metric != "mse" or arch in ("dcgan", "fc") or channels == 0
     parsed = [parse_stage(word) for word in words]
     if single and (len(words) > 1 or parsed[0][2][0] < parsed[0][2][1]):
         raise InputError(
@@ -161,7 +162,7 @@ def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]
 
 
 def generator_spec(
-    arch: str,
+    arch: str | None,
     shape: tuple[int, ...],
     slopes: tuple[float, float],
     *,
@@ -172,7 +173,8 @@ def generator_spec(
 ) -> GeneratorSpec:
     """The specification of a stage's generator, with the defaults of its architecture.
 
-    Those of ``dcgan`` and ``fc`` are the paper's (nerd-rcc, appendix C-A).
+    Without a name: ``patches`` for pixels in whole patches, else ``mlp``. The sizes of ``dcgan`` and ``fc`` are
+    the paper's (nerd-rcc, appendix C-A).
 
     Raises:
         ValueError: sizes out of bounds.
@@ -184,6 +186,10 @@ def generator_spec(
         return GeneratorSpec("fc", shape, latents, hidden, 2, output, None, slopes)
     if arch == "dcgan":
         return GeneratorSpec("dcgan", shape, latent_dim or 128, width or 32, 4, "sigmoid", None, slopes)
+    patched = output == "sigmoid" and not any(side % PATCH_STRIDE for side in shape[:2])
+    if arch == "patches" or (arch is None and patched):
+        sizes = (latent_dim or min(24, dim), width or 512, 2)
+        return GeneratorSpec("patches", shape, *sizes, output, None, slopes, FEATURES)
     count = min(coordinates or dim, dim) if output == "linear" else None
     return GeneratorSpec("mlp", shape, latent_dim or min(24, dim), width or 512, 2, output, count, slopes)
 
