@@ -65,7 +65,7 @@ def compress(
         model: name, path or loaded model.
         rung: step of the model's ladder; None is its default.
         coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact).
-        index_code: "zipf", "fitted" or "prior"; None takes the prior where min-cost has one, else "fitted".
+        index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted".
         num_candidates: N, 1 to 2^24; None is the model's default.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         device: where candidates are made and scored.
