@@ -1,7 +1,8 @@
 """Model bundles: a folder with ``model.json``, ``weights.safetensors`` and a card. Nothing is unpickled.
 
     model.json            name, ladder, rates, index codes, and the SHA-256 of the weights
-    weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8)
+    weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8),
+                          prior_sums.<name> (int64; computed where an older bundle has none)
     README.md             the card, for people
 
 The model's identity is the SHA-256 of ``model.json``, which pins everything else. A bundle is input like any
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import ModelError
-from rcccodec.index_code.codebook_prior import CodebookPrior
+from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model_search import MAX_JSON_BYTES, find_model, list_models, model_path, read_bounded
 
 if TYPE_CHECKING:
@@ -171,9 +172,9 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
     if channels == 2:
         raise ValueError("channels is 2")
     priors = {
-        name.removeprefix("priors."): _prior(name, tensor.numpy(), num_candidates)
-        for name, tensor in tensors.items()
-        if name.startswith("priors.")
+        key.removeprefix("priors."): _prior(key, tensors, num_candidates)
+        for key in tensors
+        if key.startswith("priors.")
     }
     rungs = []
     for fields in card["rungs"]:
@@ -219,13 +220,14 @@ def _generator(g: int, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Ge
     return generator.eval().requires_grad_(False)
 
 
-def _prior(name: str, levels: NDArray[np.uint8], num_candidates: int) -> CodebookPrior:
+def _prior(key: str, tensors: dict[str, Tensor], num_candidates: int) -> CodebookPrior:
+    levels, sums = tensors[key].numpy(), tensors.get(key.replace("priors.", "prior_sums.", 1))
     if levels.dtype != np.uint8 or levels.shape != (num_candidates,):
-        raise ValueError(f"tensor {name} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
+        raise ValueError(f"tensor {key} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
     try:
-        return CodebookPrior(levels)
+        return CodebookPrior(levels, None if sums is None else sums.numpy())
     except ModelError as error:
-        raise ValueError(f"tensor {name}: {error}") from error
+        raise ValueError(f"tensor {key}: {error}") from error
 
 
 def _stage(
@@ -300,6 +302,7 @@ def bundle_files(
     if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
         raise ModelError(f"tensor {broken[0]} holds values that float16 cannot")
     tensors |= {f"priors.{name}": torch.from_numpy(levels) for name, levels in priors.items()}
+    tensors |= {f"prior_sums.{name}": torch.from_numpy(block_sums(levels)) for name, levels in priors.items()}
     weights = save(tensors)
     full = {
         "bundle_version": BUNDLE_VERSION,

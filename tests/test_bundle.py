@@ -26,6 +26,8 @@ from rcccodec.bundle import (
     rounded,
 )
 from rcccodec.errors import ModelError, RccError
+from rcccodec.index_code import encode_segments
+from rcccodec.index_code.codebook_prior import block_sums
 from rcccodec.proposals.generator import GeneratorSpec, build_generator
 from rcccodec.randomness import standard_normals
 
@@ -122,6 +124,29 @@ def test_the_same_content_has_the_same_hash_and_other_content_another(grey: Path
     assert load_model(grey).sha256 not in (before, same)
 
 
+def test_a_bundle_without_sums_of_its_priors_gets_them(grey: Path):
+    def forget(_card: dict, tensors: dict) -> None:
+        for name in ("first", "second"):
+            stored = tensors.pop(f"prior_sums.{name}").numpy()
+            np.testing.assert_array_equal(stored, block_sums(tensors[f"priors.{name}"].numpy()))
+
+    indices = np.arange(CANDIDATES)
+    (with_sums,) = load_model(grey).rungs[0].stages
+    rewrite(grey, forget)
+    (without,) = load_model(grey).rungs[0].stages
+    for coder, prior in with_sums.priors.items():
+        segment = [(prior, indices)]
+        assert encode_segments(segment) == encode_segments([(without.priors[coder], indices)])
+
+
+def test_a_sum_that_is_not_its_blocks_is_found_when_it_is_met(grey: Path):
+    rewrite(grey, lambda _card, tensors: tensors[SUMS][0].add_(1))
+    prior = load_model(grey).rungs[0].stages[0].priors["mincost"]
+    encode_segments([(prior, np.array([CANDIDATES - 1]))])
+    with pytest.raises(ModelError, match="stored sum"):
+        encode_segments([(prior, np.array([0]))])
+
+
 def test_a_bundle_with_one_prior_a_stage_has_it_for_mincost(grey: Path):
     def as_before(card: dict, _tensors: dict) -> None:
         for rung in card["rungs"]:
@@ -215,7 +240,7 @@ def test_a_missing_field_is_named(grey: Path, key: str):
     assert key in refused(grey)
 
 
-BIAS, PRIOR = "generators.0.last.bias", "priors.first"
+BIAS, PRIOR, SUMS = "generators.0.last.bias", "priors.first", "prior_sums.first"
 BAD_TENSORS = {
     "missing": lambda t: t.pop(BIAS),
     "of another shape": lambda t: t.update({BIAS: torch.zeros(3)}),
@@ -230,6 +255,9 @@ BAD_TENSORS = {
     "prior signed": lambda t: t.update({PRIOR: t[PRIOR].to(torch.int8)}),
     "prior too short": lambda t: t.update({PRIOR: t[PRIOR][:-1].clone()}),
     "prior too long": lambda t: t.update({PRIOR: torch.cat([t[PRIOR], t[PRIOR]])}),
+    "prior sums too short": lambda t: t.update({SUMS: t[SUMS][:-1].clone()}),
+    "prior sums of floats": lambda t: t.update({SUMS: t[SUMS].double()}),
+    "prior sums of nothing": lambda t: t[SUMS].zero_(),
     "prior square": lambda t: t.update({PRIOR: t[PRIOR].view(16, 16).clone()}),
 }
 
