@@ -21,7 +21,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 SLOPE_FEATURES = 32
 # what a codec can hold of one chunk of candidates; a damaged description must not ask for more
-MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH, MAX_FEATURES = 1 << 14, 1 << 12, 1 << 13, 256, 64, 256
+MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH, MAX_FEATURES = (
+    1 << 14,
+    1 << 12,
+    1 << 13,
+    256,
+    64,
+    256,
+)
 PATCH_STRIDE, PATCH_SIDE = 4, 8
 
 
@@ -29,7 +36,7 @@ PATCH_STRIDE, PATCH_SIDE = 4, 8
 class GeneratorSpec:
     """What is needed to rebuild a generator before its weights are loaded.
 
-    ``arch``: ``mlp`` (residual, slope-conditional), ``patches`` (the same with a convolutional end), ``dcgan``
+    ``arch``: ``mlp`` (residual, slope-conditional), ``patches`` (the same, ending in convolutions), ``dcgan``
     or ``fc`` (the paper's, nerd-rcc appendix C-A).
     ``shape``: (height, width, channels) of a block, or (m,) for vectors.
     ``output``: ``sigmoid`` emits pixels; ``linear`` emits any values, for ``mlp`` ``num_coordinates``
@@ -195,7 +202,7 @@ class Mlp(nn.Module):
 class Patches(Mlp):
     """The perceptron, then convolutions: what it draws are overlapping patches, the same ones everywhere::
 
-        h (width) --> SiLU(Linear) f x h/4 x w/4 --> + SiLU(Conv 3x3) --> ConvT 8x8/4 + mean --> sigmoid
+    h (width) --> SiLU(Linear) f x h/4 x w/4 --> + SiLU(Conv 3x3) --> ConvT 8x8/4 + mean --> sigmoid
 
     """
 

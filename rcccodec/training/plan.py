@@ -173,8 +173,8 @@ def generator_spec(
 ) -> GeneratorSpec:
     """The specification of a stage's generator, with the defaults of its architecture.
 
-    Without a name: ``patches`` for pixels in whole patches, else ``mlp``. The sizes of ``dcgan`` and ``fc`` are
-    the paper's (nerd-rcc, appendix C-A).
+    Without a name: ``patches`` for pixels in whole patches, else ``mlp``. The sizes of ``dcgan`` and ``fc``
+    are the paper's (nerd-rcc, appendix C-A).
 
     Raises:
         ValueError: sizes out of bounds.

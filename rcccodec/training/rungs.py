@@ -17,7 +17,7 @@ from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.proposals.generator import Generator, GeneratorProposal
 from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
-from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
+from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
 from rcccodec.training.trainer import TrainingPlan, to_unit
 
 HELD_OUT_BLOCKS = 2000
@@ -124,13 +124,16 @@ def measure_and_fit(
                 record["fitted"] = fit_histograms(
                     coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
                 )
-                record["prior"] = f"{s}.{b}"
-                priors[record["prior"]] = fit_codebook_prior(coordinates, proposal, seed=plan.seed, **common)
+                common["seed"] = plan.seed
+                levels = {"mincost": fit_codebook_prior(coordinates, proposal, **common)}
+                levels |= fit_channel_priors(coordinates, proposal, fitted=record["fitted"], **common)
+                record["priors"] = {coder: f"{s}.{b}.{coder}" for coder in levels}
+                priors |= {f"{s}.{b}.{coder}": row for coder, row in levels.items()}
             rungs.append({"beta": beta, "stages": [*before, record]})
         before.append(record)
         if coded and s + 1 < len(stages):
-            levels = priors[record["prior"]]
-            cost_nats = math.log(2) * CodebookPrior(levels).lengths_bits(np.arange(len(levels)))
+            row = priors[record["priors"]["mincost"]]
+            cost_nats = math.log(2) * CodebookPrior(row).lengths_bits(np.arange(len(row)))
             carry = carry_proposal(stage, device)
             cheapest = _by_cost(carry, record["beta"], s, cost_nats, device)
             sub = stages[s + 1].plan.block
@@ -179,6 +182,6 @@ def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> di
         "saturated": point.saturated,
         "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
         "fitted": {},
-        "prior": None,
+        "priors": {},
     }
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
