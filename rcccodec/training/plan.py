@@ -18,6 +18,7 @@ from rcccodec.errors import InputError, ModelError
 from rcccodec.proposals.generator import PATCH_STRIDE, GeneratorSpec
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import PHOTO_BLOCKS
+from rcccodec.training.extension import keep
 from rcccodec.training.rungs import RunPlan, StagePlan
 from rcccodec.training.trainer import TrainingPlan, train
 
@@ -48,6 +49,7 @@ def make_plan(
     blocks: int = PHOTO_BLOCKS,
     jitter: float = 0.0,
     start_from: Path | None = None,
+    extend: Path | None = None,
     default_rung: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -90,15 +92,23 @@ def make_plan(
     if jitter and (channels == 0 or native is None):
         raise InputError("--jitter is for sources of images of one size")
     rungs = sum(len(betas) for _, betas, _ in parsed)
+    kept = keep(extend) if extend is not None else None
+    if kept is not None:
+        if single or start_from is not None or channels != kept.model.channels:
+            raise InputError(f"{extend}: --extend goes with a source and slopes of the model's own kind")
+        rungs, candidates = rungs + len(kept.model.rungs), kept.model.default_num_candidates
+        if rungs > MAX_RUNGS or len(words) + len(kept.stages) > MAX_STAGES:
+            raise InputError(f"a model has at most {MAX_STAGES} stages and {MAX_RUNGS} slopes in all")
     if default_rung is not None and not 0 <= default_rung < rungs:
         raise InputError(f"--default-rung: the model will have rungs 0 to {rungs - 1}")
     start = _checkpoint_name(start_from) if start_from is not None else ""
     plans = []
     for s, (word, (side, betas, slopes)) in enumerate(zip(words, parsed, strict=True)):
-        if plans and plans[-1].block[0] % side:
-            raise InputError(f"stage {word!r}: its side must divide the one before ({plans[-1].block[0]})")
+        above = plans[-1].block[0] if plans else kept.stages[-1].block[0] if kept else side
+        if above % side:
+            raise InputError(f"stage {word!r}: its side must divide the one before ({above})")
         shape = (native or (1, 1))[1:] if channels == 0 else (side, side, channels)
-        linear = native is None or s > 0 or channels == 0
+        linear = native is None or s > 0 or channels == 0 or kept is not None
         try:
             spec = generator_spec(
                 arch, shape, slopes, latent_dim=latent_dim, width=width,
@@ -119,10 +129,14 @@ def make_plan(
             start=start,
         )
         if minutes is not None:
-            saved = checkpoints / f"checkpoint-{s}.safetensors" if checkpoints else None
+            number = s + (len(kept.stages) if kept else 0)
+            saved = checkpoints / f"checkpoint-{number}.safetensors" if checkpoints else None
             training = _steps_for(training, minutes / len(words), saved, device)
         plans.append(StagePlan((side, side), betas, training))
-    return RunPlan(name, source, channels, tuple(plans), candidates, 0, default_rung, blocks, start_from)
+    codebook = kept.model.default_seed if kept else 0
+    return RunPlan(
+        name, source, channels, tuple(plans), candidates, codebook, default_rung, blocks, start_from, kept
+    )
 
 
 def _checkpoint_name(path: Path) -> str:
