@@ -5,8 +5,8 @@
 
 Decoding: one digit, coded by PFR with N = 2^10 and with N = 2^22; the two files are decoded in turn, many
 times, in one process, and the medians compared. The search is made once for each N; the same index is then
-written in each index code. A shipped prior belongs to one N, so its rows use made-up levels for both: there
-the decoder sums a table of N entries before it reads, which is counted.
+written in each index code. A shipped prior belongs to one N, so its rows use made-up levels for both. Models
+are loaded beforehand: a bundle's file, its hash and with them loading grow with the priors it holds.
 
 Threads: sample images coded with 1 and with 2 threads, each file decoded with 1 and with 2.
 
@@ -34,6 +34,7 @@ from rcc_files import with_index_code
 from rcccodec import codec
 from rcccodec.bundle import Model, list_models, load_model, model_path
 from rcccodec.images import write_image
+from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.sources import load_source
 
 Row = dict[str, Any]
@@ -51,9 +52,9 @@ sys.exit(code)
 
 def with_flat_prior(model: Model, num_candidates: int) -> Model:
     """The model with made-up priors of ``num_candidates`` levels, all alike, on every rung."""
-    levels = np.full(num_candidates, 8 * (num_candidates - 1).bit_length(), np.uint8)
+    prior = CodebookPrior(np.full(num_candidates, 8 * (num_candidates - 1).bit_length(), np.uint8))
     rungs = tuple(
-        replace(rung, stages=tuple(replace(stage, prior_levels=levels) for stage in rung.stages))
+        replace(rung, stages=tuple(replace(stage, priors={"pfr": prior}) for stage in rung.stages))
         for rung in model.rungs
     )
     return replace(model, rungs=rungs, default_num_candidates=num_candidates)

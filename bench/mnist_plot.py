@@ -14,8 +14,12 @@ PUBLISHED = Path(__file__).resolve().parent / "published"
 SHOWN = {  # colour and mark of a coder and index code
     ("pfr", "zipf"): ("C0", "o"),
     ("pfr", "fitted"): ("C0", "s"),
+    ("pfr", "prior"): ("C0", "D"),
+    ("pfr", "prior_refitted"): ("C0", "^"),
     ("orc", "zipf"): ("C2", "o"),
     ("orc", "fitted"): ("C2", "s"),
+    ("orc", "prior"): ("C2", "D"),
+    ("orc", "prior_refitted"): ("C2", "^"),
     ("mincost", "fitted"): ("C3", "s"),
     ("mincost", "prior"): ("C1", "D"),
     ("mincost", "prior_refitted"): ("C1", "^"),

@@ -14,9 +14,10 @@ used to code, which cancels much of a codebook's luck. ``distortion`` is that of
 Standard errors: ``*_codebooks`` over seeds; ``*_images`` over parts of the images, with ideal code lengths
 in place of the payload, which is one for all. Those of the excess are of the difference, not of its terms.
 
-Rows of index code "prior" use the one codebook that the model ships a prior for, at the model's own N. Rows
-"prior_refitted" (--refit-priors) learn the prior again for each seed, on training images, by the same
-procedure; they show what "prior" reaches on average over codebooks.
+Rows of index code "prior" use the one codebook that the model ships priors for, at the model's own N. Rows
+"prior_refitted" (--refit-priors) learn a prior again for each seed, on training images, by the same
+procedure; they show what "prior" reaches on average over codebooks. PFR and ORC choose the same indices under
+any index code: a prior makes them cheaper and leaves the law alone.
 """
 
 import argparse
@@ -47,10 +48,11 @@ from rcc_files import index_codes, payload_bits, read_indices, with_index_code
 from rcccodec import codec
 from rcccodec.bundle import Model, Stage, load_model
 from rcccodec.channel import candidates_at
+from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.rd.nerd import estimate_nerd
 from rcccodec.sources import load_source
-from rcccodec.training.index_codes import fit_codebook_prior
+from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior
 
 PUBLISHED = Path(__file__).resolve().parent / "published"
 PARTS = 20  # of the images, for standard errors over images
@@ -144,23 +146,21 @@ def unrounded_distortion(images: np.ndarray, stage: Stage, indices: np.ndarray, 
     return float(np.square(images.reshape(len(images), -1) / 255 - y[inverse]).sum(1).mean())
 
 
-def with_prior(
+def with_priors(
     model: Model, rung: int, training: np.ndarray, seed: int, num_candidates: int, device: str
 ) -> Model:
-    """The model with a prior for another codebook, learnt on training images (n, h, w); its hash stays."""
+    """The model with priors for another codebook, learnt on training images (n, h, w); its hash stays."""
     stage = model.rungs[rung].stages[0]
     proposal = stage.proposal(device)
-    levels = fit_codebook_prior(
-        proposal.analyse(flat_pixels(training).to(device)).cpu(),
-        proposal,
-        beta=stage.beta,
-        num_candidates=num_candidates,
-        stage=0,
-        seed=seed,
-        device=device,
-    )
+    coordinates = proposal.analyse(flat_pixels(training).to(device)).cpu()
+    options: dict[str, Any] = {
+        "beta": stage.beta, "num_candidates": num_candidates, "stage": 0, "seed": seed, "device": device
+    }  # fmt: skip
+    levels = {"mincost": fit_codebook_prior(coordinates, proposal, **options)}
+    levels |= fit_channel_priors(coordinates, proposal, fitted=stage.fitted, **options)
+    priors = {coder: CodebookPrior(row) for coder, row in levels.items()}
     rungs = list(model.rungs)
-    rungs[rung] = replace(rungs[rung], stages=(replace(stage, prior_levels=levels),))
+    rungs[rung] = replace(rungs[rung], stages=(replace(stage, priors=priors),))
     return replace(model, rungs=tuple(rungs), default_seed=seed, default_num_candidates=num_candidates)
 
 
@@ -198,18 +198,21 @@ def measure(
             by_seed = [files(coder, names, model, seed, n) for seed in seeds]
             for name, trials in zip(names, zip(*by_seed, strict=True), strict=True):
                 yield make_row(step.beta, found, list(trials), coder=coder, index_code=name, **common)
-        if stage.prior_levels is not None:
-            own_n, own_seed = model.default_num_candidates, model.default_seed
+        own_n, own_seed = model.default_num_candidates, model.default_seed
+        if stage.priors:
             at_own = found if own_n == n else estimate(images, stage, seeds, own_n, parts, device)
-            trials = files("mincost", ("prior",), model, own_seed, own_n)
+        for coder in stage.priors:
+            trials = files(coder, ("prior",), model, own_seed, own_n)
             own: dict[str, Any] = {"seeds": [own_seed], "num_candidates": own_n}
-            yield make_row(step.beta, at_own, trials, coder="mincost", index_code="prior", **own)
+            yield make_row(step.beta, at_own, trials, coder=coder, index_code="prior", **own)
         if training is not None and GOAL_RATES_BITS[0] <= record["rate_bits"] <= GOAL_RATES_BITS[1]:
-            trials = []
+            refitted: dict[str, list[Trial]] = {"mincost": [], "pfr": [], "orc": []}
             for seed in seeds:
-                fitted = with_prior(model, rung, training, seed, n, device)
-                trials += files("mincost", ("prior",), fitted, seed, n)
-            yield make_row(step.beta, found, trials, coder="mincost", index_code="prior_refitted", **common)
+                fitted = with_priors(model, rung, training, seed, n, device)
+                for coder, trials in refitted.items():
+                    trials += files(coder, ("prior",), fitted, seed, n)
+            for coder, trials in refitted.items():
+                yield make_row(step.beta, found, trials, coder=coder, index_code="prior_refitted", **common)
 
     made = []
     for row in rows():

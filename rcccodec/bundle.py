@@ -1,7 +1,8 @@
 """Model bundles: a folder with ``model.json``, ``weights.safetensors`` and a card. Nothing is unpickled.
 
     model.json            name, ladder, rates, index codes, and the SHA-256 of the weights
-    weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8)
+    weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8),
+                          prior_sums.<name> (int64; computed where an older bundle has none)
     README.md             the card, for people
 
 The model's identity is the SHA-256 of ``model.json``, which pins everything else. A bundle is input like any
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import ModelError
+from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model_search import MAX_JSON_BYTES, find_model, list_models, model_path, read_bounded
 
 if TYPE_CHECKING:
@@ -47,8 +49,8 @@ class Stage:
     """One search of a rung: what it codes, at which slope, and what that costs.
 
     ``rate_bits`` and ``distortion`` are the held-out NERD estimates of one block, given the stages before.
-    ``fitted`` maps a coder's name to the class frequencies of FittedCode; ``prior_levels`` (N,) belong to the
-    model's default seed and number of candidates only.
+    ``fitted`` maps a coder's name to the class frequencies of FittedCode; ``priors``, to the code of what it
+    chooses from the codebook of the model's default seed and number of candidates, and from no other.
     """
 
     block: tuple[int, int]
@@ -57,7 +59,7 @@ class Stage:
     distortion: float
     zipf_rate_millibits: int
     fitted: dict[str, list[int]]
-    prior_levels: NDArray[np.uint8] | None
+    priors: dict[str, CodebookPrior]
     generator: Generator
 
     def proposal(self, device: str = "cpu") -> GeneratorProposal:
@@ -169,11 +171,16 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
     channels = _integer(card, "channels", 0, 3)
     if channels == 2:
         raise ValueError("channels is 2")
+    priors = {
+        key.removeprefix("priors."): _prior(key, tensors, num_candidates)
+        for key in tensors
+        if key.startswith("priors.")
+    }
     rungs = []
     for fields in card["rungs"]:
         if not 1 <= len(fields["stages"]) <= MAX_STAGES:
             raise ValueError("number of stages out of bounds")
-        stages = [_stage(f, tensors, generators, channels, num_candidates) for f in fields["stages"]]
+        stages = [_stage(f, generators, priors, channels) for f in fields["stages"]]
         if any(math.lcm(*(s.block[axis] for s in stages)) > MAX_TILE_SIDE for axis in (0, 1)):
             raise ValueError("the blocks of a rung do not fit together")
         rungs.append(Rung(_number(fields, "beta", positive=True), tuple(stages)))
@@ -213,22 +220,30 @@ def _generator(g: int, fields: dict[str, Any], tensors: dict[str, Tensor]) -> Ge
     return generator.eval().requires_grad_(False)
 
 
+def _prior(key: str, tensors: dict[str, Tensor], num_candidates: int) -> CodebookPrior:
+    levels, sums = tensors[key].numpy(), tensors.get(key.replace("priors.", "prior_sums.", 1))
+    if levels.dtype != np.uint8 or levels.shape != (num_candidates,):
+        raise ValueError(f"tensor {key} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
+    try:
+        return CodebookPrior(levels, None if sums is None else sums.numpy())
+    except ModelError as error:
+        raise ValueError(f"tensor {key}: {error}") from error
+
+
 def _stage(
     fields: dict[str, Any],
-    tensors: dict[str, Tensor],
     generators: list[Generator],
+    priors: dict[str, CodebookPrior],
     channels: int,
-    num_candidates: int,
 ) -> Stage:
     block = {"h": fields["block"][0], "w": fields["block"][1]}
     height, width = (_integer(block, axis, 1, MAX_TILE_SIDE) for axis in "hw")
     generator = generators[_integer(fields, "generator", 0, len(generators) - 1)]
     if channels and generator.spec.shape != (height, width, channels):
         raise ValueError("a stage's block is not what its generator makes")
-    prior = fields.get("prior")
-    levels = None if prior is None else tensors[f"priors.{prior}"].numpy()
-    if levels is not None and (levels.dtype != np.uint8 or levels.shape != (num_candidates,)):
-        raise ValueError(f"prior {prior} is {levels.dtype} {levels.shape}, not uint8 ({num_candidates},)")
+    names = dict(fields.get("priors", {"mincost": fields.get("prior")}))  # older bundles have one, min-cost's
+    if unknown := {str(name) for name in names.values() if name is not None} - priors.keys():
+        raise ValueError(f"tensor priors.{min(unknown)} is missing")
     if not fields["beta"] <= MAX_SLOPE:
         raise ValueError(f"beta must be at most {MAX_SLOPE:g}")
     if not fields["rate_bits"] > -1:  # log2(R + 1) of the guarantee needs this; an estimate is 0 at least
@@ -243,7 +258,7 @@ def _stage(
         distortion=_number(fields, "distortion"),
         zipf_rate_millibits=_integer(fields, "zipf_rate_millibits", 0, 1 << 31),
         fitted=fitted,
-        prior_levels=levels,
+        priors={str(coder): priors[str(name)] for coder, name in names.items() if name is not None},
         generator=generator,
     )
 
@@ -270,7 +285,7 @@ def bundle_files(
     Args:
         card: all of model.json but version, generators and hashes.
         generators: stored in float16; ``rounded`` gives what a reader will have.
-        priors: uint8 (default_num_candidates,) each, by the names that stages give in ``prior``.
+        priors: uint8 (default_num_candidates,) each, by the names that stages give in ``priors``.
         readme: the card for people.
 
     Raises:
@@ -287,6 +302,7 @@ def bundle_files(
     if broken := [name for name, value in tensors.items() if not torch.isfinite(value).all()]:
         raise ModelError(f"tensor {broken[0]} holds values that float16 cannot")
     tensors |= {f"priors.{name}": torch.from_numpy(levels) for name, levels in priors.items()}
+    tensors |= {f"prior_sums.{name}": torch.from_numpy(block_sums(levels)) for name, levels in priors.items()}
     weights = save(tensors)
     full = {
         "bundle_version": BUNDLE_VERSION,

@@ -5,8 +5,7 @@
                                          ...                                    /
 
 A decoder reads the indices with integer arithmetic alone and makes the winning candidates only, in float64 on
-the CPU. But for summing the table of a codebook prior its work does not depend on the number of candidates,
-nor do its pixels on the number of threads.
+the CPU. Its work does not depend on the number of candidates, nor do its pixels on the number of threads.
 """
 
 import math
@@ -65,7 +64,7 @@ def compress(
         model: name, path or loaded model.
         rung: step of the model's ladder; None is its default.
         coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact).
-        index_code: "zipf", "fitted" or "prior"; None takes the prior where min-cost has one, else "fitted".
+        index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted".
         num_candidates: N, 1 to 2^24; None is the model's default.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         device: where candidates are made and scored.
@@ -128,8 +127,8 @@ def decompress(data: bytes, model: str | Model | None = None) -> list[np.ndarray
     Raises:
         FormatError: damaged, truncated or foreign data. ModelError: the model is missing or another one.
 
-    Invariants: the work does not depend on N, but for summing the table of a prior;
-    no memory is taken for a size that the payload cannot back.
+    Invariants: once the model is loaded, the work does not depend on N; no memory is taken for a size that
+    the payload cannot back.
     """
     header, groups = container.unpack(data)
     if model is None:

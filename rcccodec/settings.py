@@ -6,7 +6,6 @@ from rcccodec.bundle import Model, Rung
 from rcccodec.container import CODERS, INDEX_CODES, MAX_SEED, MODEL_ID_BYTES, Header
 from rcccodec.errors import FormatError, LimitError, ModelError
 from rcccodec.index_code import IndexCode
-from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.index_code.fitted import FittedCode
 from rcccodec.index_code.zipf_huffman import ZipfHuffman
 from rcccodec.layout import Block, tile_size
@@ -54,11 +53,12 @@ class Settings:
             if any(self.coder not in stage.fitted for stage in stages):
                 raise ModelError(f"model {name} has no fitted index code for coder {self.coder}")
             return [FittedCode(stage.fitted[self.coder], self.num_candidates) for stage in stages]
-        if not _has_prior(self.model, self.rung, self.seed, self.num_candidates):
+        if not _has_prior(self.model, self.rung, self.coder, self.seed, self.num_candidates):
             raise ModelError(
-                f"model {name} has no index prior for seed {self.seed} and {self.num_candidates} candidates"
+                f"model {name} has no index prior for coder {self.coder}, seed {self.seed} and "
+                f"{self.num_candidates} candidates"
             )
-        return [CodebookPrior(stage.prior_levels) for stage in stages if stage.prior_levels is not None]
+        return [stage.priors[self.coder] for stage in stages]
 
     def header(self) -> Header:
         """What the file says of these settings."""
@@ -83,7 +83,7 @@ def choose_settings(
 ) -> Settings:
     """An encoder's settings; None takes the model's default.
 
-    The default index code is the model's prior where min-cost has one for this seed and N, else "fitted".
+    The default index code is the model's prior where it has one for this coder, seed and N, else "fitted".
 
     Raises:
         LimitError: a value is out of range.
@@ -98,7 +98,7 @@ def choose_settings(
     if not 0 <= seed <= MAX_SEED:
         raise LimitError(f"seed {seed}: must be an unsigned 64-bit integer")
     if index_code is None:
-        prior = coder == "mincost" and _has_prior(model, rung, seed, num_candidates)
+        prior = _has_prior(model, rung, coder, seed, num_candidates)
         index_code = "prior" if prior else "fitted"
     for name, value, known in (("coder", coder, CODERS), ("index code", index_code, INDEX_CODES)):
         if value not in known:
@@ -122,7 +122,7 @@ def read_settings(header: Header, model: Model) -> Settings:
     return Settings(model, header.rung, coder, index_code, header.num_candidates, header.seed)
 
 
-def _has_prior(model: Model, rung: int, seed: int, num_candidates: int) -> bool:
+def _has_prior(model: Model, rung: int, coder: str, seed: int, num_candidates: int) -> bool:
     return (seed, num_candidates) == (model.default_seed, model.default_num_candidates) and all(
-        stage.prior_levels is not None for stage in model.rungs[rung].stages
+        coder in stage.priors for stage in model.rungs[rung].stages
     )

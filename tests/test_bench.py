@@ -176,7 +176,8 @@ def test_a_rung_is_measured_with_every_coder_and_code(monkeypatch: pytest.Monkey
     assert rows == shown
     assert [(r["coder"], r["index_code"]) for r in rows] == [
         ("pfr", "fitted"), ("pfr", "zipf"), ("orc", "fitted"), ("orc", "zipf"), ("mincost", "fitted"),
-        ("mincost", "prior"), ("mincost", "prior_refitted"),
+        ("mincost", "prior"), ("pfr", "prior"), ("mincost", "prior_refitted"), ("pfr", "prior_refitted"),
+        ("orc", "prior_refitted"),
     ]  # fmt: skip
     beta = model.rungs[0].beta
     for row in rows:
@@ -190,7 +191,10 @@ def test_a_rung_is_measured_with_every_coder_and_code(monkeypatch: pytest.Monkey
         assert row["file_bits_per_image"] > row["payload_bits_per_image"]
         assert (row["certified_fraction"] is not None) == (row["coder"] == "pfr")
         assert mnist_rows.line(row)
-    pfr_fitted, pfr_zipf, _, _, mincost, prior, refitted = rows
+    pfr_fitted, pfr_zipf, orc_fitted, _, mincost, prior, _, refitted, pfr_refitted, orc_refitted = rows
+    assert pfr_refitted["distortion"] == pfr_fitted["distortion"]  # the choice is the same
+    assert orc_refitted["distortion"] == orc_fitted["distortion"]
+    assert pfr_refitted["excess_bits"] < pfr_fitted["excess_bits"]
     assert pfr_fitted["distortion"] == pfr_zipf["distortion"]
     assert (prior["codebook_seeds"], prior["num_candidates"]) == ([SEED], CANDIDATES)
     assert prior["rd_rate_bits"] != mincost["rd_rate_bits"]  # another N
@@ -233,7 +237,7 @@ def test_mnist_bench_writes_its_result_and_its_figure(
     mnist_rcc.main()
     assert mnist_rows.HEADER in capsys.readouterr().out
     result = json.loads((tmp_path / "r.json").read_text())
-    assert len(result["rows"]) == 6
+    assert len(result["rows"]) == 7
     assert result["model_sha256"] == load_model("grey").sha256
     assert (tmp_path / "r.png").stat().st_size > 10_000
 
@@ -346,10 +350,13 @@ def test_the_list_of_benches_is_complete():
         assert script.name in text
 
 
-def test_a_refitted_model_keeps_everything_but_the_prior_of_its_rung():
+def test_a_refitted_model_keeps_everything_but_the_priors_of_its_rung():
     model = load_model("grey")
-    fitted = mnist_rcc.with_prior(model, 1, digits(200), 77, 128, "cpu")
+    fitted = mnist_rcc.with_priors(model, 1, digits(200), 77, 128, "cpu")
     assert fitted.rungs[0] is model.rungs[0]
-    assert fitted.rungs[1].stages[0].prior_levels.shape == (128,)
+    made = fitted.rungs[1].stages[0].priors
+    assert {coder: prior.num_candidates for coder, prior in made.items()} == dict.fromkeys(
+        ("mincost", "pfr", "orc"), 128
+    )
     assert (fitted.default_seed, fitted.default_num_candidates, fitted.sha256) == (77, 128, model.sha256)
-    assert replace(fitted.rungs[1].stages[0], prior_levels=None) == model.rungs[1].stages[0]
+    assert replace(fitted.rungs[1].stages[0], priors={}) == model.rungs[1].stages[0]

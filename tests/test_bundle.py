@@ -26,6 +26,8 @@ from rcccodec.bundle import (
     rounded,
 )
 from rcccodec.errors import ModelError, RccError
+from rcccodec.index_code import encode_segments
+from rcccodec.index_code.codebook_prior import block_sums
 from rcccodec.proposals.generator import GeneratorSpec, build_generator
 from rcccodec.randomness import standard_normals
 
@@ -72,9 +74,11 @@ def test_a_bundle_loads_as_it_was_written(grey: Path):
     assert [rung.beta for rung in model.rungs] == [0.5, 2.0]
     first, second = (rung.stages[0] for rung in model.rungs)
     assert (first.block, first.rate_bits, first.distortion) == ((8, 8), 2.5, 10.0)
-    assert first.prior_levels.dtype == np.uint8
-    assert first.prior_levels.shape == (CANDIDATES,)
-    assert second.prior_levels is None
+    assert list(first.priors) == ["mincost", "pfr"]
+    tensors = load((grey / "weights.safetensors").read_bytes())
+    for coder, name in (("mincost", "first"), ("pfr", "second")):
+        np.testing.assert_array_equal(first.priors[coder].levels, tensors[f"priors.{name}"].numpy())
+    assert second.priors == {}
     assert set(first.fitted) == {"pfr", "orc", "mincost"}
     assert not any(p.requires_grad for p in first.generator.parameters())
 
@@ -120,6 +124,45 @@ def test_the_same_content_has_the_same_hash_and_other_content_another(grey: Path
     assert load_model(grey).sha256 not in (before, same)
 
 
+def test_a_bundle_without_sums_of_its_priors_gets_them(grey: Path):
+    def forget(_card: dict, tensors: dict) -> None:
+        for name in ("first", "second"):
+            stored = tensors.pop(f"prior_sums.{name}").numpy()
+            np.testing.assert_array_equal(stored, block_sums(tensors[f"priors.{name}"].numpy()))
+
+    indices = np.arange(CANDIDATES)
+    (with_sums,) = load_model(grey).rungs[0].stages
+    rewrite(grey, forget)
+    (without,) = load_model(grey).rungs[0].stages
+    for coder, prior in with_sums.priors.items():
+        segment = [(prior, indices)]
+        assert encode_segments(segment) == encode_segments([(without.priors[coder], indices)])
+
+
+def test_a_sum_that_is_not_its_blocks_is_found_when_it_is_met(grey: Path):
+    rewrite(grey, lambda _card, tensors: tensors[SUMS][0].add_(1))
+    prior = load_model(grey).rungs[0].stages[0].priors["mincost"]
+    encode_segments([(prior, np.array([CANDIDATES - 1]))])
+    with pytest.raises(ModelError, match="stored sum"):
+        encode_segments([(prior, np.array([0]))])
+
+
+def test_a_bundle_with_one_prior_a_stage_has_it_for_mincost(grey: Path):
+    def as_before(card: dict, _tensors: dict) -> None:
+        for rung in card["rungs"]:
+            names = rung["stages"][0].pop("priors", {})
+            rung["stages"][0]["prior"] = names.get("mincost")
+
+    wanted = load_model(grey).rungs[0].stages[0].priors["mincost"].levels
+    rewrite(grey, as_before)
+    first, second = (rung.stages[0].priors for rung in load_model(grey).rungs)
+    assert (list(first), list(second)) == (["mincost"], [])
+    np.testing.assert_array_equal(first["mincost"].levels, wanted)
+    for name in ("third", 1):
+        rewrite(grey, put(STAGE + "prior", name))
+        assert f"priors.{name} is missing" in refused(grey)
+
+
 def test_weights_that_float16_cannot_hold_are_not_written():
     generator = build_generator(GeneratorSpec("fc", (2,), 2, 2, 2, "linear"))
     generator.body[0].weight.data.fill_(1e6)
@@ -162,7 +205,8 @@ BAD_FIELDS = [
     (STAGE + "block", [-8, -8]), (STAGE + "block", [8]), (STAGE + "block", [4, 8]), (STAGE + "block", 8),
     (STAGE + "block", [1, 64.0]), (STAGE + "generator", 1), (STAGE + "generator", -1),
     (STAGE + "generator", "0"),
-    (STAGE + "prior", "second"), (STAGE + "prior", 1), (STAGE + "fitted", []), (STAGE + "fitted", {"pfr": 3}),
+    (STAGE + "priors", {"mincost": "third"}), (STAGE + "priors", 1), (STAGE + "priors", None),
+    (STAGE + "priors", {"pfr": ["first"]}), (STAGE + "fitted", []), (STAGE + "fitted", {"pfr": 3}),
     (STAGE + "fitted", {"pfr": ["x"]}), (STAGE + "fitted", {"pfr": [0.5] * 80}),
     ("generators", []), ("generators", [1]), ("generators", None), ("generators", [{}] * 1000),
     (SPEC + "arch", "gan"), (SPEC + "arch", ["mlp"]), (SPEC + "depth", 60), (SPEC + "depth", 1 << 30),
@@ -196,7 +240,7 @@ def test_a_missing_field_is_named(grey: Path, key: str):
     assert key in refused(grey)
 
 
-BIAS, PRIOR = "generators.0.last.bias", "priors.first"
+BIAS, PRIOR, SUMS = "generators.0.last.bias", "priors.first", "prior_sums.first"
 BAD_TENSORS = {
     "missing": lambda t: t.pop(BIAS),
     "of another shape": lambda t: t.update({BIAS: torch.zeros(3)}),
@@ -211,6 +255,9 @@ BAD_TENSORS = {
     "prior signed": lambda t: t.update({PRIOR: t[PRIOR].to(torch.int8)}),
     "prior too short": lambda t: t.update({PRIOR: t[PRIOR][:-1].clone()}),
     "prior too long": lambda t: t.update({PRIOR: torch.cat([t[PRIOR], t[PRIOR]])}),
+    "prior sums too short": lambda t: t.update({SUMS: t[SUMS][:-1].clone()}),
+    "prior sums of floats": lambda t: t.update({SUMS: t[SUMS].double()}),
+    "prior sums of nothing": lambda t: t[SUMS].zero_(),
     "prior square": lambda t: t.update({PRIOR: t[PRIOR].view(16, 16).clone()}),
 }
 
@@ -230,7 +277,7 @@ def test_blocks_that_would_make_enormous_tiles_are_refused(grey: Path):
             generator = build_generator(GeneratorSpec("fc", (side, 1, 1), 1, 1))
             card["generators"].append(generator.spec.to_json())
             tensors.update({f"generators.{g + 1}.{k}": v for k, v in generator.state_dict().items()})
-            stages.append({**stage, "block": [side, 1], "generator": g + 1, "prior": None})
+            stages.append({**stage, "block": [side, 1], "generator": g + 1, "priors": {}})
         card["rungs"][0]["stages"] = stages
 
     rewrite(grey, primes)

@@ -16,10 +16,11 @@ from rcccodec.randomness import standard_normals
 
 SIGMOID = GeneratorSpec("mlp", (4, 4, 3), 5, 16, 2, "sigmoid", None, (0.2, 2.0))
 LINEAR = GeneratorSpec("mlp", (4, 4, 3), 5, 16, 2, "linear", 7, (0.2, 2.0))
+PATCHES = GeneratorSpec("patches", (8, 12, 3), 5, 16, 2, "sigmoid", None, (0.2, 2.0), 4)
 DCGAN = GeneratorSpec("dcgan", (32, 32, 3), 6, 2, 4)
 VECTORS = GeneratorSpec("fc", (5,), 5, 8, 2, "linear")
 PICTURES = GeneratorSpec("fc", (4, 4, 1), 5, 8, 2, "sigmoid")
-ALL = [SIGMOID, LINEAR, DCGAN, VECTORS, PICTURES]
+ALL = [SIGMOID, LINEAR, PATCHES, DCGAN, VECTORS, PICTURES]
 
 
 def made(spec: GeneratorSpec, seed: int = 0) -> torch.nn.Module:
@@ -52,7 +53,10 @@ def test_a_specification_survives_json(spec: GeneratorSpec):
         {"num_coordinates": None}, {"num_coordinates": 49}, {"num_coordinates": 0},
         {"slope_range": (0.0, 1.0)}, {"slope_range": (2.0, 1.0)}, {"slope_range": (1.0, math.nan)},
         {"slope_range": (1.0, math.inf)}, {"arch": "dcgan"},
-        {"arch": "dcgan", "shape": (32, 32, 1), "width": 257},
+        {"arch": "dcgan", "shape": (32, 32, 1), "width": 257}, {"features": 1}, {"arch": "patches"},
+        {"arch": "patches", "features": 4}, {"arch": "patches", "output": "sigmoid"},
+        {"arch": "patches", "output": "sigmoid", "features": 257},
+        {"arch": "patches", "output": "sigmoid", "features": 4, "shape": (4, 6, 3)},
     ],
 )  # fmt: skip
 def test_a_specification_out_of_bounds_is_refused(changes: dict):
@@ -68,7 +72,7 @@ def test_json_of_another_form_is_refused(fields: dict):
         GeneratorSpec.from_json(fields)
 
 
-@pytest.mark.parametrize("spec", [SIGMOID, LINEAR])
+@pytest.mark.parametrize("spec", [SIGMOID, LINEAR, PATCHES])
 @pytest.mark.parametrize("beta", [0.2, 0.5, 2.0])
 def test_folding_the_slope_changes_nothing(spec: GeneratorSpec, beta: float):
     generator, z = made(spec).double(), latents(spec)

@@ -12,7 +12,7 @@ from rcccodec.index_code.fitted import FREQUENCY_TOTAL, FittedCode
 from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.randomness import standard_normals
 from rcccodec.training import index_codes
-from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
+from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
 
 BETA, N, SEED = 0.5, 256, 9
 VARIANCES = np.array([4.0, 2.5, 1.5])
@@ -82,10 +82,9 @@ def test_unchosen_candidates_stay_possible():
 
 @pytest.mark.parametrize("spread", [0.0, 2.0])
 def test_the_candidates_kept_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch, spread: float):
-    monkeypatch.setattr(index_codes, "NEAREST", 10)
     monkeypatch.setattr(index_codes, "default_chunk", lambda _: 30)  # keeps and replaces across chunks
     x, offsets = blocks(0, 25), spread * torch.rand(100, generator=torch.Generator().manual_seed(0))
-    distances, columns = index_codes._cheapest(x, PROPOSAL, offsets, 0, SEED, torch.device("cpu"))
+    distances, columns = index_codes._cheapest(x, PROPOSAL, offsets, 0, SEED, torch.device("cpu"), 10)
     y = candidates_at(PROPOSAL, torch.arange(100), seed=SEED)
     for row, (near, which) in enumerate(zip(distances, columns, strict=True)):
         exact = squared_distances(x[row].expand(100, 3), y)
@@ -156,6 +155,52 @@ def test_histograms_fit_the_indices_that_unseen_codebooks_lead_to(histograms: di
         assert mean_bits[coder] - own < 0.2
         assert mean_bits[coder] < math.log2(N) - 0.5
     assert mean_bits["orc"] < mean_bits["pfr"] + 0.1
+
+
+@pytest.mark.parametrize("coder", ["pfr", "orc"])
+def test_a_prior_of_channel_simulation_fits_its_codebook_and_no_other(
+    coder: str, histograms: dict[str, list[int]]
+):
+    def spent(levels: np.ndarray) -> float:
+        return float(CodebookPrior(levels).lengths_bits(chosen).mean())
+
+    options = {"beta": BETA, "num_candidates": N, "stage": 0, "fitted": histograms}
+    own, other = (
+        fit_channel_priors(blocks(0, 4000), PROPOSAL, seed=seed, **options)[coder]
+        for seed in (SEED, SEED + 1)
+    )
+    held_out = blocks(10_000, 2000)
+    chosen = select_channel(
+        held_out, PROPOSAL, beta=BETA, coder=coder, seed=SEED, num_candidates=N
+    ).indices.numpy()
+    per_class = FittedCode(histograms[coder], N).lengths_bits(chosen).mean()
+    shares = np.bincount(chosen, minlength=N) / len(chosen)
+    entropy = -(shares[shares > 0] * np.log2(shares[shares > 0])).sum()
+    assert spent(own) < per_class - 0.2
+    assert spent(own) < entropy + 0.15  # which these blocks themselves could not beat
+    assert spent(other) > per_class  # the control
+
+
+def test_few_blocks_make_a_prior_that_is_about_the_histogram(histograms: dict[str, list[int]]):
+    options = {"beta": BETA, "num_candidates": N, "stage": 0, "seed": SEED, "fitted": histograms}
+    levels = fit_channel_priors(blocks(0, 1), PROPOSAL, **options)["pfr"]
+    per_class = FittedCode(histograms["pfr"], N).lengths_bits(np.arange(N))
+    assert np.abs(CodebookPrior(levels).lengths_bits(np.arange(N)) - per_class).max() < 0.6
+
+
+def test_mincost_refitting_keeps_the_cheapest_of_its_starts(monkeypatch: pytest.MonkeyPatch):
+    def cost(starts: slice) -> float:
+        with monkeypatch.context() as patch:
+            lengths = index_codes._first_lengths
+            patch.setattr(index_codes, "_first_lengths", lambda *a: list(lengths(*a))[starts])
+            seen = []
+            bits = index_codes._cost_bits
+            patch.setattr(index_codes, "_cost_bits", lambda *a: seen.append(bits(*a)) or seen[-1])
+            fit_histograms(blocks(0, 1000), PROPOSAL, beta=BETA, num_candidates=N, stage=0, seeds=(50, 51))
+        return min(seen)
+
+    alone = [cost(slice(i, i + 1)) for i in range(6)]
+    assert cost(slice(None)) == min(alone) < max(alone)
 
 
 def test_mincost_spends_fewer_bits_than_channel_simulation(histograms: dict[str, list[int]]):

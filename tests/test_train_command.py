@@ -121,6 +121,71 @@ def test_photographs_are_coded_coarse_to_fine(train):
     assert np.array_equal(codec.decompress(encoded.data, model)[0], encoded.images[0])
 
 
+COARSE = [
+    "sample-photos", "--stage", "8:2@1-4", "--stage", "4:8,16", "--coordinates", "5,4", "--blocks", "120",
+    "--width", "8", "--vae-steps", "3", "--nerd-steps", "2", "--candidates", "16",
+]  # fmt: skip
+FINER = [
+    "sample-photos", "--stage", "4:20,30", "--coordinates", "6", "--blocks", "120", "--width", "8",
+    "--vae-steps", "3", "--nerd-steps", "2",
+]  # fmt: skip
+
+
+def test_a_model_is_extended_and_its_own_rungs_stay_as_they_were(train):
+    assert train(*COARSE, "-o", "coarse")[0] == 0
+    code, err = train(*FINER, "--extend", "coarse", "-o", "longer")
+    assert code == 0, err
+    assert err.count("Lagrangian") == 2
+    coarse, longer = load_model("coarse"), load_model("longer")
+    assert [len(rung.stages) for rung in longer.rungs] == [1, 2, 2, 3, 3]
+    assert (longer.default_rung, longer.default_num_candidates) == (coarse.default_rung, 16)
+    photo = load_source("sample-photos", "test").images()[0][:21, :30]
+    for rung in range(3):
+        for coder in ("pfr", "mincost"):
+            files = [codec.compress(photo, m, rung=rung, coder=coder) for m in (coarse, longer)]
+            assert np.array_equal(files[0].images[0], files[1].images[0])
+    finest = codec.compress(photo, longer, rung=4)
+    assert np.array_equal(codec.decompress(finest.data, longer)[0], finest.images[0])
+    card = Path("longer/README.md").read_text()
+    assert "--coordinates 5,4" in card
+    assert "--extend coarse" in card
+
+
+def test_an_extension_sees_what_the_model_leaves(train, monkeypatch: pytest.MonkeyPatch):
+    """Its blocks are those that a run of all stages at once would train the same stage on."""
+    seen: list[torch.Tensor] = []
+    original = run.train
+
+    def spy(x: torch.Tensor, *arguments: object, **options: object) -> object:
+        seen.append(x)
+        return original(x, *arguments, **options)
+
+    monkeypatch.setattr(run, "train", spy)
+    whole = [*COARSE[:5], "--stage", "4:20,30", "--coordinates", "5,4,6", *COARSE[7:]]
+    assert train(*whole, "-o", "whole")[0] == 0
+    assert train(*COARSE, "-o", "coarse")[0] == 0
+    assert train(*FINER, "--extend", "coarse", "-o", "longer")[0] == 0
+    assert torch.equal(seen[2], seen[5])
+    assert not torch.equal(seen[1][: len(seen[2])], seen[2])  # the control
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["sample-digits"], "of the model's own kind"),
+        (["sample-photos", "--stage", "8:4"], "must divide"),
+        (["sample-photos", "--stage", "4:" + ",".join("1" * 14)], "at most"),
+        (["sample-photos", "--extend", "nothing"], "nothing"),
+    ],
+)
+def test_what_cannot_extend_a_model_is_one_line(train, changes: list[str], reason: str):
+    assert train(*COARSE, "-o", "coarse")[0] == 0
+    code, err = train("--extend", "coarse", "-o", "longer", *changes)
+    assert code != 0
+    assert reason in err.splitlines()[-1]
+    assert not Path("longer/model.json").exists()
+
+
 def test_the_slope_of_a_wanted_distortion_is_solved_and_printed(train):
     code, err = train(*VECTORS, "--arch", "fc", "--distortion", "7.6")
     assert code == 0, err

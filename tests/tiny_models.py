@@ -1,7 +1,8 @@
 """Two small random models in the real bundle format, for tests that need a model but no trained one.
 
-``grey``: 8x8 blocks of one channel, one stage, two rungs, a prior for the first. ``colour``: three channels,
-a 16x8 stage and 8x8 residuals, three rungs, no prior; its stage 0 emits pixels, its stage 1 coordinates.
+``grey``: 8x8 blocks of one channel, one stage, two rungs, priors of min-cost and PFR for the first.
+``colour``: three channels, a 16x8 stage and 8x8 residuals, three rungs, no prior; its stage 0 emits pixels,
+its stage 1 coordinates.
 """
 
 from pathlib import Path
@@ -23,10 +24,11 @@ def write_tiny_models(folder: Path) -> None:
     torch.manual_seed(0)
     fields = {"default_num_candidates": CANDIDATES, "default_seed": SEED, "default_rung": 0}
     rungs = [_rung(beta, [((8, 8), beta, 0)]) for beta in (0.5, 2.0)]
-    rungs[0]["stages"][0]["prior"] = "first"
-    levels = quantise(6 + 4 * np.random.default_rng(0).random(CANDIDATES))
+    rungs[0]["stages"][0]["priors"] = {"mincost": "first", "pfr": "second"}
+    rng = np.random.default_rng(0)
+    levels = {name: quantise(6 + 4 * rng.random(CANDIDATES)) for name in ("first", "second")}
     card = {"name": "grey", "source": "nothing", "channels": 1, "rungs": rungs, **fields}
-    _write(folder / "grey", card, [_generator((8, 8, 1), "sigmoid", (0.5, 2.0))], {"first": levels})
+    _write(folder / "grey", card, [_generator((8, 8, 1), "sigmoid", (0.5, 2.0))], levels)
 
     rungs = [_rung(beta, [((16, 8), beta / 2, 0), ((8, 8), beta, 1)]) for beta in (0.5, 1.0, 4.0)]
     card = {"name": "colour", "source": "nothing", "channels": 3, "rungs": rungs, **fields}

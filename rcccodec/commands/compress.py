@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @click.option(
     "--index-code",
     type=click.Choice(["zipf", "fitted", "prior"]),
-    help="How indices become bits. Default: prior where mincost has one, else fitted.",
+    help="How indices become bits. Default: prior where the model has one for the coder, else fitted.",
 )
 @click.option("--candidates", type=int, help="N, 1 to 2^24. Default: the model's.")
 @click.option("--seed", type=int, help="Common randomness, 0 to 2^64 - 1. Default: the model's.")

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from rcccodec.commands import console
 from rcccodec.errors import OutputError
+from rcccodec.model_search import model_path
 
 MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
 
@@ -46,7 +47,11 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "residual that the last slope of the stage before leaves. Default: 32:0.4 for images of one size, 8:10 "
     "for photographs, 1:1 for vectors.",
 )
-@click.option("--arch", type=click.Choice(["mlp", "dcgan", "fc"]), default="mlp", show_default=True)
+@click.option(
+    "--arch",
+    type=click.Choice(["patches", "mlp", "dcgan", "fc"]),
+    help="Generator. Default: patches for images of one size, mlp for all else.",
+)
 @click.option("--method", type=click.Choice(["vae+nerd", "nerd"]), default="vae+nerd", show_default=True)
 @click.option(
     "--distortion", type=float, help="Train, from scratch, for this distortion and solve for the slope."
@@ -77,6 +82,11 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "--start-from",
     metavar="CHECKPOINT",
     help="Begin with the networks of this checkpoint instead of the warm start.",
+)
+@click.option(
+    "--extend",
+    metavar="MODEL",
+    help="Keep this model's stages and rungs; the new stages code what its last one leaves.",
 )
 @click.option(
     "--jitter",
@@ -120,13 +130,14 @@ def train(
     output: str,
     data_root: str | None,
     stages: tuple[str, ...],
-    arch: str,
+    arch: str | None,
     method: str,
     distortion: float | None,
     metric: str,
     vae_steps: list[int],
     nerd_steps: list[int],
     start_from: str | None,
+    extend: str | None,
     jitter: float,
     minutes: float | None,
     candidates: int,
@@ -187,6 +198,7 @@ def train(
         coordinates=coordinates,
         jitter=jitter,
         start_from=Path(start_from) if start_from else None,
+        extend=model_path(extend) if extend else None,
         default_rung=default_rung,
         blocks=blocks,
         seed=seed,
@@ -239,7 +251,7 @@ def _command_line(context: click.Context) -> str:
         given = context.params[name]
         for value in given if isinstance(given, tuple) else (given,):
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            if name == "start_from":
+            if name in ("start_from", "extend"):
                 word = Path(word).name
             words += [word] if isinstance(parameter, click.Argument) else [parameter.opts[-1], word]
     return shlex.join([*words, "-o", Path(context.params["output"]).name])

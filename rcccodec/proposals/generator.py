@@ -21,17 +21,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 SLOPE_FEATURES = 32
 # what a codec can hold of one chunk of candidates; a damaged description must not ask for more
-MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH = 1 << 14, 1 << 12, 1 << 13, 256, 64
+MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH, MAX_FEATURES = (
+    1 << 14,
+    1 << 12,
+    1 << 13,
+    256,
+    64,
+    256,
+)
+PATCH_STRIDE, PATCH_SIDE = 4, 8
 
 
 @dataclass(frozen=True)
 class GeneratorSpec:
     """What is needed to rebuild a generator before its weights are loaded.
 
-    ``arch``: ``mlp`` (residual, slope-conditional), ``dcgan`` or ``fc`` (the paper's, nerd-rcc appendix C-A).
+    ``arch``: ``mlp`` (residual, slope-conditional), ``patches`` (the same, ending in convolutions), ``dcgan``
+    or ``fc`` (the paper's, nerd-rcc appendix C-A).
     ``shape``: (height, width, channels) of a block, or (m,) for vectors.
     ``output``: ``sigmoid`` emits pixels; ``linear`` emits any values, for ``mlp`` ``num_coordinates``
     coordinates in an orthonormal basis.
+    ``features``: feature maps that ``patches`` draws with; the others have none.
     ``slope_range``: slopes beta (nats per unit of distortion) it is trained for; equal ends: unconditional.
 
     Raises:
@@ -46,6 +56,7 @@ class GeneratorSpec:
     output: str = "sigmoid"
     num_coordinates: int | None = None
     slope_range: tuple[float, float] = (1.0, 1.0)
+    features: int = 0
 
     def __post_init__(self) -> None:
         sizes = (*self.shape, self.latent_dim, self.width, self.depth, self.num_coordinates or 1)
@@ -58,12 +69,20 @@ class GeneratorSpec:
             ("latents", self.latent_dim, MAX_LATENTS),
             ("width", self.width, MAX_DCGAN_WIDTH if self.arch == "dcgan" else MAX_WIDTH),
             ("depth", self.depth, MAX_DEPTH),
+            ("features", self.features, MAX_FEATURES),
         )
         for what, size, limit in limits:
             if size > limit:
                 raise ValueError(f"generator has {what} {size}, more than {limit}")
         if self.arch == "dcgan" and (len(self.shape) != 3 or self.shape[:2] != (32, 32)):
             raise ValueError("the dcgan generator makes 32x32 blocks only")
+        if self.arch == "patches":
+            if len(self.shape) != 3 or self.shape[0] % PATCH_STRIDE or self.shape[1] % PATCH_STRIDE:
+                raise ValueError(f"the patches generator makes blocks whose sides {PATCH_STRIDE} divides")
+            if self.output != "sigmoid" or self.features < 1:
+                raise ValueError("the patches generator needs features, and emits pixels")
+        elif self.features:
+            raise ValueError(f"generator {self.arch!r} has no feature maps")
         linear = self.arch == "mlp" and self.output == "linear"
         if linear and not 0 < (self.num_coordinates or 0) <= self.dim:
             raise ValueError(f"a linear generator needs 1 to {self.dim} coordinates")
@@ -153,8 +172,13 @@ class Mlp(nn.Module):
                 a = a * film[i][0] + film[i][1]
             a = functional.silu(a)
             h = a if i == 0 else h + a
-        y = self.last(h)
+        y = self.end(h)
         return torch.sigmoid(y) if self.spec.output == "sigmoid" else y
+
+    def end(self, h: Tensor) -> Tensor:
+        """From hidden values (n, width) to coordinates, or to logits of pixels."""
+        y: Tensor = self.last(h)
+        return y
 
     @torch.no_grad()
     def at_slope(self, beta: float) -> Mlp:
@@ -164,7 +188,7 @@ class Mlp(nn.Module):
         """
         exact = copy.deepcopy(self).double().eval().requires_grad_(False)
         with torch.device("meta"):  # no throw-away weights, no draw from the global random stream
-            plain = Mlp(replace(self.spec, slope_range=(beta, beta)))
+            plain = type(self)(replace(self.spec, slope_range=(beta, beta)))
         state = {name: value for name, value in exact.state_dict().items() if "slope" not in name}
         plain.load_state_dict(state, assign=True)
         if self.conditional:
@@ -173,6 +197,36 @@ class Mlp(nn.Module):
                 layer.bias.mul_(scale[0]).add_(shift[0])
                 layer.weight.mul_(scale[0][:, None])
         return plain.eval().requires_grad_(False)
+
+
+class Patches(Mlp):
+    """The perceptron, then convolutions: what it draws are overlapping patches, the same ones everywhere::
+
+    h (width) --> SiLU(Linear) f x h/4 x w/4 --> + SiLU(Conv 3x3) --> ConvT 8x8/4 + mean --> sigmoid
+
+    """
+
+    def __init__(self, spec: GeneratorSpec) -> None:
+        super().__init__(spec)
+        height, width, channels = spec.shape
+        self.grid = (spec.features, height // PATCH_STRIDE, width // PATCH_STRIDE)
+        self.last = nn.Linear(spec.width, math.prod(self.grid))
+        self.mix = nn.Conv2d(spec.features, spec.features, 3, padding=1)
+        margin = (PATCH_SIDE - PATCH_STRIDE) // 2
+        self.draw = nn.ConvTranspose2d(spec.features, channels, PATCH_SIDE, PATCH_STRIDE, margin, bias=False)
+        self.mean_logits = nn.Parameter(torch.zeros(channels, height, width))
+
+    def start_from(self, mean: Tensor, basis: Tensor | None, variances: Tensor | None) -> None:
+        """Begin at the data's mean."""
+        with torch.no_grad():
+            logits = torch.logit(mean.clamp(0.01, 0.99)).view(self.spec.shape)
+            self.mean_logits.copy_(logits.permute(2, 0, 1))
+
+    def end(self, h: Tensor) -> Tensor:
+        """From hidden values (n, width) to logits of pixels (n, dim)."""
+        maps = functional.silu(self.last(h)).view(-1, *self.grid)
+        maps = maps + functional.silu(self.mix(maps))
+        return (self.draw(maps) + self.mean_logits).permute(0, 2, 3, 1).flatten(1)
 
 
 class Dcgan(nn.Module):
@@ -259,6 +313,7 @@ class FullyConnected(nn.Module):
 
 ARCHITECTURES: dict[str, type[Mlp] | type[Dcgan] | type[FullyConnected]] = {
     "mlp": Mlp,
+    "patches": Patches,
     "dcgan": Dcgan,
     "fc": FullyConnected,
 }

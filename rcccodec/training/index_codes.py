@@ -10,16 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.channel.classes import best_per_class, select_mincost
+from rcccodec.channel.classes import MinCostChoice, best_per_class, select_mincost
 from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
 from rcccodec.channel.search import select_channel
+from rcccodec.channel.weights import log_weights
 from rcccodec.index_code.codebook_prior import quantise
-from rcccodec.index_code.fitted import class_sizes, class_starts, fit
+from rcccodec.index_code.fitted import FittedCode, class_sizes, class_starts, fit
 from rcccodec.proposals.generator import GeneratorProposal
 
 NEAREST = 256  # candidates kept per training block while a prior is learnt
 SOFT_STEPS, HARD_STEPS = 60, 12
 PSEUDO_COUNT = 0.01
+CLOSE, TEMPERATURE, HARD_SHARE, FITTED_BLOCKS = 64, 0.4, 0.3, 1000  # of the priors of channel simulation
 GUESS_DISTANCES, GUESS_STEPS, GUESS_DOUBT = 1 << 25, 60, 0.1  # 128 MiB
 
 
@@ -67,17 +69,28 @@ def fit_histograms(
         )
         for seed, x in parts
     ]
-    # Zipf-like lengths to begin with: about as many bits as the index itself has, twice over for the class
-    begin = 2 * np.log2(starts + 1) / (1 + np.log2(starts + 1)) + np.log2(sizes)
-    choice = select_mincost(
-        torch.cat([n[0] for n in nearest]),
-        torch.cat([n[1] for n in nearest]),
-        begin,
-        beta=beta,
-        class_sizes=sizes,
+    indices, distances = (torch.cat([n[i] for n in nearest]) for i in (0, 1))
+    choices = (
+        select_mincost(indices, distances, begin, beta=beta, class_sizes=sizes)
+        for begin in _first_lengths(starts, sizes)
     )
-    fitted["mincost"] = fit(choice.indices.numpy(), num_candidates=num_candidates)
+    cheapest = min(choices, key=lambda c: _cost_bits(c, beta))
+    fitted["mincost"] = fit(cheapest.indices.numpy(), num_candidates=num_candidates)
     return fitted
+
+
+def _first_lengths(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+    """Lengths that min-cost refitting may begin with; each ends in an optimum of its own."""
+    # Zipf-like: about as many bits as the index itself has, twice over for the class
+    bits = np.log2(starts + 1)
+    yield 2 * bits / (1 + bits) + np.log2(sizes)
+    for plateau in range(3, 1 + int(bits[-1])):  # the first 2^plateau indices alike, dearer beyond
+        yield np.where(starts < 1 << plateau, float(plateau), 1 + 1.5 * bits - 0.5 * plateau)
+
+
+def _cost_bits(choice: MinCostChoice, beta: float) -> float:
+    lengths = torch.from_numpy(choice.lengths_bits)[choice.classes]
+    return float((beta / math.log(2) * choice.distortion + lengths).mean())
 
 
 def fit_codebook_prior(
@@ -106,7 +119,7 @@ def fit_codebook_prior(
     """
     place = torch.device(device)
     log_w = _first_guess(coordinates, proposal, beta, num_candidates, stage, seed, place)
-    distances, columns = _cheapest(coordinates, proposal, -log_w / beta, stage, seed, place)
+    distances, columns = _cheapest(coordinates, proposal, -log_w / beta, stage, seed, place, NEAREST)
     logits = -beta * (distances - distances.amin(1, keepdim=True))
     flat = columns.flatten().long()
     for _ in range(SOFT_STEPS):
@@ -119,6 +132,55 @@ def fit_codebook_prior(
         counts = torch.bincount(columns.gather(1, best)[:, 0].long(), minlength=num_candidates) + PSEUDO_COUNT
         lengths_nats = -torch.log(counts / counts.sum()).float()
     return quantise(lengths_nats.double().numpy() / math.log(2))
+
+
+def fit_channel_priors(
+    coordinates: Tensor,
+    proposal: GeneratorProposal,
+    *,
+    beta: float,
+    num_candidates: int,
+    stage: int,
+    seed: int,
+    fitted: dict[str, list[int]],
+    device: str = "cpu",
+) -> dict[str, NDArray[np.uint8]]:
+    """Length of every index of one codebook under "pfr" and "orc", whose choice it leaves as it is.
+
+    An index that wins for many blocks gets a short code: its probability given the codebook and its arrival
+    times, which the fitted histogram averages over. Counts alone would need many blocks an index, so most of
+    a block's count is shared out among its runners-up, by softmax(-(beta d + ln W) / temperature), and the
+    histogram stands in with a thousand blocks' weight.
+
+    Args:
+        coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
+        fitted: what ``fit_histograms`` returned.
+
+    Returns:
+        uint8 (N,) levels by coder, as CodebookPrior takes them.
+    """
+    place = torch.device(device)
+    log_w = {
+        coder: torch.cat([w for _, w in log_weights(coder, num_candidates, seed=seed, stage=stage)])
+        for coder in ("pfr", "orc")
+    }
+    # ORC has the same arrivals, the late ones put off: its winner is among PFR's first
+    distances, columns = _cheapest(
+        coordinates, proposal, log_w["pfr"].float() / beta, stage, seed, place, CLOSE
+    )
+    columns = columns.long()
+    levels = {}
+    for coder, weights in log_w.items():
+        scores = -(beta * distances + weights[columns]).double()
+        shares = (1 - HARD_SHARE) * torch.softmax(scores / TEMPERATURE, dim=1)
+        shares.scatter_add_(
+            1, scores.argmax(1, keepdim=True), torch.full((len(scores), 1), HARD_SHARE).double()
+        )
+        counts = torch.bincount(columns.flatten(), shares.flatten(), minlength=num_candidates).numpy()
+        code = FittedCode(fitted[coder], num_candidates)
+        counts += FITTED_BLOCKS * np.exp2(-code.lengths_bits(np.arange(num_candidates)))
+        levels[coder] = quantise(-np.log2(counts / counts.sum()))
+    return levels
 
 
 def _first_guess(
@@ -148,22 +210,28 @@ def _first_guess(
 
 
 def _cheapest(
-    x: Tensor, proposal: GeneratorProposal, offsets: Tensor, stage: int, seed: int, place: torch.device
+    x: Tensor,
+    proposal: GeneratorProposal,
+    offsets: Tensor,
+    stage: int,
+    seed: int,
+    place: torch.device,
+    count: int,
 ) -> tuple[Tensor, Tensor]:
-    """The candidates of lowest d + offset of every block, ``offsets`` (N,) in units of d.
+    """The ``count`` candidates of lowest d + offset of every block, ``offsets`` (N,) in units of d.
 
     Returns:
-        Squared distances float32 and indices int32, (B, NEAREST) each, on the CPU; the lowest sum first.
+        Squared distances float32 and indices int32, (B, count) each, on the CPU; the lowest sum first.
     """
     frame, offsets = CentredBlocks(x, place), offsets.to(place)
-    keep = min(NEAREST, len(offsets))
+    keep = min(count, len(offsets))
     best = torch.full((len(x), keep), torch.inf, device=place)
     columns = torch.zeros((len(x), keep), dtype=torch.int32, device=place)
     for start, y in _chunks(proposal, len(offsets), seed, stage, place):
-        y, count = frame.centre(y), len(y)
-        numbers = torch.arange(start, start + count, dtype=torch.int32, device=place)
-        for rows, scores in frame.tiles(y, y.square().sum(1) + offsets[start : start + count], -2.0):
-            near, where = torch.topk(scores, min(keep, count), dim=1, largest=False)
+        y, size = frame.centre(y), len(y)
+        numbers = torch.arange(start, start + size, dtype=torch.int32, device=place)
+        for rows, scores in frame.tiles(y, y.square().sum(1) + offsets[start : start + size], -2.0):
+            near, where = torch.topk(scores, min(keep, size), dim=1, largest=False)
             both = torch.cat([best[rows], near], 1)
             names = torch.cat([columns[rows], numbers[where]], 1)
             best[rows], order = torch.topk(both, keep, dim=1, largest=False)

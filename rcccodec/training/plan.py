@@ -15,14 +15,16 @@ from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, ModelError
-from rcccodec.proposals.generator import GeneratorSpec
+from rcccodec.proposals.generator import PATCH_STRIDE, GeneratorSpec
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import PHOTO_BLOCKS
+from rcccodec.training.extension import keep
 from rcccodec.training.rungs import RunPlan, StagePlan
 from rcccodec.training.trainer import TrainingPlan, train
 
 DEFAULT_STAGES = {1: "32:0.4", 3: "8:10"}
 VAE_STEPS, NERD_STEPS = 20_000, 8000
+FEATURES = 16  # feature maps of a patches generator
 TIMED_STEPS = 20
 
 
@@ -32,7 +34,7 @@ def make_plan(
     *,
     data_root: Path | None,
     stages: Sequence[str] = (),
-    arch: str = "mlp",
+    arch: str | None = None,
     from_scratch: bool = False,
     distortion: float | None = None,
     metric: str = "mse",
@@ -47,6 +49,7 @@ def make_plan(
     blocks: int = PHOTO_BLOCKS,
     jitter: float = 0.0,
     start_from: Path | None = None,
+    extend: Path | None = None,
     default_rung: int | None = None,
     seed: int = 0,
     device: str = "cpu",
@@ -70,7 +73,7 @@ def make_plan(
     words = list(stages) or (
         ["1:1"] if channels == 0 else [DEFAULT_STAGES[channels if native is None else 1]]
     )
-    single = distortion is not None or metric != "mse" or arch != "mlp" or channels == 0
+    single = distortion is not None or metric != "mse" or arch in ("dcgan", "fc") or channels == 0
     parsed = [parse_stage(word) for word in words]
     if single and (len(words) > 1 or parsed[0][2][0] < parsed[0][2][1]):
         raise InputError(
@@ -89,15 +92,23 @@ def make_plan(
     if jitter and (channels == 0 or native is None):
         raise InputError("--jitter is for sources of images of one size")
     rungs = sum(len(betas) for _, betas, _ in parsed)
+    kept = keep(extend) if extend is not None else None
+    if kept is not None:
+        if single or start_from is not None or channels != kept.model.channels:
+            raise InputError(f"{extend}: --extend goes with a source and slopes of the model's own kind")
+        rungs, candidates = rungs + len(kept.model.rungs), kept.model.default_num_candidates
+        if rungs > MAX_RUNGS or len(words) + len(kept.stages) > MAX_STAGES:
+            raise InputError(f"a model has at most {MAX_STAGES} stages and {MAX_RUNGS} slopes in all")
     if default_rung is not None and not 0 <= default_rung < rungs:
         raise InputError(f"--default-rung: the model will have rungs 0 to {rungs - 1}")
     start = _checkpoint_name(start_from) if start_from is not None else ""
     plans = []
     for s, (word, (side, betas, slopes)) in enumerate(zip(words, parsed, strict=True)):
-        if plans and plans[-1].block[0] % side:
-            raise InputError(f"stage {word!r}: its side must divide the one before ({plans[-1].block[0]})")
+        above = plans[-1].block[0] if plans else kept.stages[-1].block[0] if kept else side
+        if above % side:
+            raise InputError(f"stage {word!r}: its side must divide the one before ({above})")
         shape = (native or (1, 1))[1:] if channels == 0 else (side, side, channels)
-        linear = native is None or s > 0 or channels == 0
+        linear = native is None or s > 0 or channels == 0 or kept is not None
         try:
             spec = generator_spec(
                 arch, shape, slopes, latent_dim=latent_dim, width=width,
@@ -118,10 +129,14 @@ def make_plan(
             start=start,
         )
         if minutes is not None:
-            saved = checkpoints / f"checkpoint-{s}.safetensors" if checkpoints else None
+            number = s + (len(kept.stages) if kept else 0)
+            saved = checkpoints / f"checkpoint-{number}.safetensors" if checkpoints else None
             training = _steps_for(training, minutes / len(words), saved, device)
         plans.append(StagePlan((side, side), betas, training))
-    return RunPlan(name, source, channels, tuple(plans), candidates, 0, default_rung, blocks, start_from)
+    codebook = kept.model.default_seed if kept else 0
+    return RunPlan(
+        name, source, channels, tuple(plans), candidates, codebook, default_rung, blocks, start_from, kept
+    )
 
 
 def _checkpoint_name(path: Path) -> str:
@@ -161,7 +176,7 @@ def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]
 
 
 def generator_spec(
-    arch: str,
+    arch: str | None,
     shape: tuple[int, ...],
     slopes: tuple[float, float],
     *,
@@ -172,7 +187,8 @@ def generator_spec(
 ) -> GeneratorSpec:
     """The specification of a stage's generator, with the defaults of its architecture.
 
-    Those of ``dcgan`` and ``fc`` are the paper's (nerd-rcc, appendix C-A).
+    Without a name: ``patches`` for pixels in whole patches, else ``mlp``. The sizes of ``dcgan`` and ``fc``
+    are the paper's (nerd-rcc, appendix C-A).
 
     Raises:
         ValueError: sizes out of bounds.
@@ -184,6 +200,10 @@ def generator_spec(
         return GeneratorSpec("fc", shape, latents, hidden, 2, output, None, slopes)
     if arch == "dcgan":
         return GeneratorSpec("dcgan", shape, latent_dim or 128, width or 32, 4, "sigmoid", None, slopes)
+    patched = output == "sigmoid" and not any(side % PATCH_STRIDE for side in shape[:2])
+    if arch == "patches" or (arch is None and patched):
+        sizes = (latent_dim or min(24, dim), width or 512, 2)
+        return GeneratorSpec("patches", shape, *sizes, output, None, slopes, FEATURES)
     count = min(coordinates or dim, dim) if output == "linear" else None
     return GeneratorSpec("mlp", shape, latent_dim or min(24, dim), width or 512, 2, output, count, slopes)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -76,8 +76,15 @@ def train_model(
     except OSError as error:
         raise output_error(output, error) from error
     trained_stages, seconds = [], 0.0
-    first = x
-    for s, stage in enumerate(plan.stages):
+    first, before = x, 0
+    if plan.extend is not None:
+        before = len(plan.extend.stages)
+        for s, stage in enumerate(plan.extend.stages):
+            say(f"stage {s}: kept; residuals for the next one")
+            sub = (*plan.extend.stages, plan.stages[0])[s + 1].block
+            left = Left(stage.proposal(device), stage.beta, s, shape, sub, plan.candidates, device)
+            x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
+    for s, stage in enumerate(plan.stages, before):
         checkpoint = output / f"checkpoint-{s}.safetensors"
         trained = train(
             x,
@@ -99,36 +106,38 @@ def train_model(
             say(f"stage {s}: distortion {stage.training.target_distortion:g} {met} at slope beta {beta:g}")
             stage = replace(stage, betas=(beta,))
         trained_stages.append(TrainedStage(s, stage, generator, shape, held_out))
-        if s + 1 < len(plan.stages):
+        if s + 1 < before + len(plan.stages):
             say(f"stage {s}: residuals for the next one")
             carry = carry_proposal(trained_stages[-1], device)
-            sub = plan.stages[s + 1].block
-            simulate = _by_pfr(carry, stage.betas[-1], s, plan.candidates, device)
-            left = {"seeds": RESIDUAL_SEEDS, "stage": s, "sub_block": sub, "device": device}
-            x, held_out = (
-                shuffled(residuals(part, shape, carry, simulate, **left)) for part in (x, held_out)
-            )
-            x = x[:RESIDUAL_BLOCKS]
-            shape = (*sub, plan.channels)
+            sub = plan.stages[s + 1 - before].block
+            left = Left(carry, stage.betas[-1], s, shape, sub, plan.candidates, device)
+            x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     del x
     measured = measure_and_fit(plan, trained_stages, first, device, say, stop)
     if measured is None:
         return None
     rungs, priors = measured
+    default_rung = len(rungs) - 1 if plan.default_rung is None else plan.default_rung
+    generators = [stage.generator for stage in trained_stages]
+    training = [plan_values(stage.training) for stage in plan.stages]
+    if plan.extend is not None:
+        card, generators = plan.extend.card, plan.extend.generators + generators
+        command, training = f"{card['command']}; {command}", card["training"] + training
+        seconds += card["training_seconds"]
+        default_rung = card["default_rung"] if plan.default_rung is None else plan.default_rung
     model = {
         "name": plan.name,
         "source": plan.source,
         "channels": plan.channels,
         "distortion": plan.stages[0].training.distortion,
         "command": command,
-        "training": [plan_values(stage.training) for stage in plan.stages],
+        "training": training,
         "training_seconds": round(seconds),
-        "default_rung": len(rungs) - 1 if plan.default_rung is None else plan.default_rung,
+        "default_rung": default_rung,
         "default_num_candidates": plan.candidates,
         "default_seed": plan.seed,
         "rungs": rungs,
     }
-    generators = [stage.generator for stage in trained_stages]
     files = bundle_files(model, generators, priors, "")
     card = write_card(model, hashlib.sha256(files["model.json"]).hexdigest())
     write_folder(output, files | {"README.md": card.encode()})
@@ -141,22 +150,37 @@ def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, 
         source = load_source(plan.source, split, data_root, limit=count)
         return source_blocks(source, (1, 1), channels=0)
     source = load_source(plan.source, split, data_root)
-    block = plan.stages[0].block
+    block = plan.stages[0].block if plan.extend is None else plan.extend.stages[0].block
     if split == "train":
         return source_blocks(source, block, channels=plan.channels, count=plan.photo_blocks)
     return source_blocks(source, block, channels=plan.channels, count=HELD_OUT_BLOCKS, seed=1)
 
 
-def _by_pfr(
-    proposal: GeneratorProposal, beta: float, stage: int, num_candidates: int, device: str
-) -> Callable[[Tensor, int], Tensor]:
-    def select(coordinates: Tensor, seed: int) -> Tensor:
-        return select_channel(
-            coordinates, proposal, beta=beta, coder="pfr", seed=seed, stage=stage,
-            num_candidates=num_candidates, device=device,
-        ).indices  # fmt: skip
+@dataclass(frozen=True)
+class Left:
+    """What a stage leaves of blocks of ``shape``, coded by PFR at slope beta, as blocks of ``sub``."""
 
-    return select
+    proposal: GeneratorProposal
+    beta: float
+    stage: int
+    shape: tuple[int, ...]
+    sub: tuple[int, int]
+    num_candidates: int
+    device: str
+
+    def of(self, x: Tensor) -> Tensor:
+        """The residuals of x (n, dim), shuffled, RESIDUAL_BLOCKS of them at most."""
+        left = residuals(
+            x, self.shape, self.proposal, self._select, seeds=RESIDUAL_SEEDS, stage=self.stage,
+            sub_block=self.sub, device=self.device,
+        )  # fmt: skip
+        return shuffled(left)[:RESIDUAL_BLOCKS]
+
+    def _select(self, coordinates: Tensor, seed: int) -> Tensor:
+        return select_channel(
+            coordinates, self.proposal, beta=self.beta, coder="pfr", seed=seed, stage=self.stage,
+            num_candidates=self.num_candidates, device=self.device,
+        ).indices  # fmt: skip
 
 
 def solved_slope(x: Tensor, generator: Generator, training: TrainingPlan, num_candidates: int) -> float:

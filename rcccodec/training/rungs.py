@@ -17,7 +17,8 @@ from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.proposals.generator import Generator, GeneratorProposal
 from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
-from rcccodec.training.index_codes import fit_codebook_prior, fit_histograms
+from rcccodec.training.extension import Kept
+from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
 from rcccodec.training.trainer import TrainingPlan, to_unit
 
 HELD_OUT_BLOCKS = 2000
@@ -45,7 +46,8 @@ class RunPlan:
 
     ``start_from``: checkpoint that the only stage begins with. ``channels``: 1 or 3, or 0 for vectors.
     ``candidates`` is the N that the model is meant for, ``seed`` its codebook's. ``default_rung`` None is the
-    last. ``photo_blocks`` are cut from photographs.
+    last. ``photo_blocks`` are cut from photographs. ``extend``: a model whose stages come before these, with
+    its N and seed.
     """
 
     name: str
@@ -57,6 +59,7 @@ class RunPlan:
     default_rung: int | None = None
     photo_blocks: int = PHOTO_BLOCKS
     start_from: Path | None = None
+    extend: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,14 @@ def measure_and_fit(
     before: list[dict[str, Any]] = []
     priors: dict[str, Any] = {}
     x = x[:PRIOR_BLOCKS]
-    for stage in stages:
+    if plan.extend is not None:
+        rungs, priors = list(plan.extend.card["rungs"]), plan.extend.priors()
+        before = list(rungs[-1]["stages"])
+        for s, kept in enumerate(plan.extend.stages):
+            sub = (*plan.extend.stages, plan.stages[0])[s + 1].block
+            x = _left(x, kept.proposal(device), kept.beta, s, (*kept.block, plan.channels), sub,
+                      kept.priors["mincost"], plan.seed, device)  # fmt: skip
+    for i, stage in enumerate(stages):
         s, record = stage.number, {}
         coded = plan.channels > 0 and stage.plan.training.distortion == "mse"
         for b, beta in enumerate(stage.plan.betas):
@@ -124,19 +134,37 @@ def measure_and_fit(
                 record["fitted"] = fit_histograms(
                     coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
                 )
-                record["prior"] = f"{s}.{b}"
-                priors[record["prior"]] = fit_codebook_prior(coordinates, proposal, seed=plan.seed, **common)
+                common["seed"] = plan.seed
+                levels = {"mincost": fit_codebook_prior(coordinates, proposal, **common)}
+                levels |= fit_channel_priors(coordinates, proposal, fitted=record["fitted"], **common)
+                record["priors"] = {coder: f"{s}.{b}.{coder}" for coder in levels}
+                priors |= {f"{s}.{b}.{coder}": row for coder, row in levels.items()}
             rungs.append({"beta": beta, "stages": [*before, record]})
         before.append(record)
-        if coded and s + 1 < len(stages):
-            levels = priors[record["prior"]]
-            cost_nats = math.log(2) * CodebookPrior(levels).lengths_bits(np.arange(len(levels)))
-            carry = carry_proposal(stage, device)
-            cheapest = _by_cost(carry, record["beta"], s, cost_nats, device)
-            sub = stages[s + 1].plan.block
-            left = {"seeds": [plan.seed], "stage": s, "sub_block": sub, "device": device}
-            x = shuffled(residuals(x, stage.shape, carry, cheapest, **left))[:PRIOR_BLOCKS]
+        if coded and i + 1 < len(stages):
+            code = CodebookPrior(priors[record["priors"]["mincost"]])
+            sub = stages[i + 1].plan.block
+            x = _left(x, carry_proposal(stage, device), record["beta"], s, stage.shape, sub,
+                      code, plan.seed, device)  # fmt: skip
     return rungs, priors
+
+
+def _left(
+    x: Tensor,
+    proposal: GeneratorProposal,
+    beta: float,
+    stage: int,
+    shape: tuple[int, ...],
+    sub: tuple[int, int],
+    code: CodebookPrior,
+    seed: int,
+    device: str,
+) -> Tensor:
+    """What min-cost coding with a codebook's prior leaves of blocks x, as blocks of ``sub``, shuffled."""
+    cost_nats = math.log(2) * code.lengths_bits(np.arange(code.num_candidates))
+    cheapest = _by_cost(proposal, beta, stage, cost_nats, device)
+    left = {"seeds": [seed], "stage": stage, "sub_block": sub, "device": device}
+    return shuffled(residuals(x, shape, proposal, cheapest, **left))[:PRIOR_BLOCKS]
 
 
 def carry_proposal(stage: TrainedStage, device: str) -> GeneratorProposal:
@@ -179,6 +207,6 @@ def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> di
         "saturated": point.saturated,
         "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
         "fitted": {},
-        "prior": None,
+        "priors": {},
     }
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in record.items()}
