@@ -17,7 +17,7 @@ from rcccodec.distortion import squared_error
 from rcccodec.errors import InputError
 from rcccodec.rd.blahut_arimoto import blahut_arimoto, evaluate_law
 
-SAMPLES = 3000
+SAMPLES = 5000
 TOLERANCE_BITS, MAX_ROUNDS = 0.02, 200
 
 

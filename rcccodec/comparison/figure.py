@@ -18,10 +18,10 @@ from rcccodec.errors import InputError
 _OURS = ("#c1272d", "#e8812c", "#7b3294", "#b5838d", "#5e548e", "#d4a017")
 _OTHERS = ("#1b6ca8", "#2a9d8f", "#6a994e", "#8d99ae", "#457b9d", "#3a5a40")
 _MARKS = "osD^vP"
-_THEORY = (  # field of Limit, line, width, label
-    ("floor_bits", ":", 1.2, "floor of any simulation"),
-    ("sharper_bits", "-.", 1.0, "I + log2(I + 3.4) + 1"),
-    ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5"),
+_THEORY = (  # field of Limit, line, width, label, side and height of the label
+    ("floor_bits", ":", 1.2, "floor of any exact simulation", "", 0.0),
+    ("sharper_bits", "-.", 1.0, "I + log2(I + 3.4) + 1", "right", 0.03),
+    ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5", "right", 0.3),
 )
 
 
@@ -31,6 +31,9 @@ class _Line:
     y: np.ndarray
     name: str
     colour: str
+    handle: Any = None
+    beside: str = ""  # the side of the line that its name is written on; else it is in the key
+    beside_height: float = 0.5
 
 
 def require_matplotlib() -> None:
@@ -57,6 +60,7 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     lines: list[_Line] = []
     colours = _colours(comparison.curves)
     widest = 0.0
+    bounds = {curve.name for curve in comparison.curves if curve.kind == "bound"}
     for number, curve in enumerate(comparison.curves):
         line = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
         lines.append(line)
@@ -70,11 +74,11 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     else:
         axes.set(xlabel="bits a pixel (whole files)", ylabel="PSNR, dB")
         axes.set_xlim(0, 2.2 * widest)
-    _limit_height(axes)
+    _limit_height(axes, [line for line in lines if line.name not in bounds])  # in-sample ones go far down
     axes.set_title(comparison.images.described, fontsize=10, loc="left", color="0.3")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    _label(axes, lines)
+    _label(axes, lines, archive)
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
     figure.savefig(buffer, format=kind, dpi=140, metadata=metadata)
@@ -97,14 +101,14 @@ def _draw_curve(
     y = np.array(results["distortion" if archive else "psnr-rgb"])
     bound = curve.kind == "bound"
     style = {"linestyle": (0, (1, 1)) if bound else "-", "linewidth": 1.0 if bound else 1.5}
-    axes.plot(x, y, color=colour, zorder=3, **style)
+    mark = None if bound else _MARKS[number % len(_MARKS)]
+    (handle,) = axes.plot(x, y, color=colour, zorder=3, marker=mark, markersize=5, **style)
     hollow = np.array([bool(s) for s in results["saturated"]])
-    for some, face in ((~hollow, colour), (hollow, "white")):
-        if some.any() and not bound:
-            axes.plot(
-                x[some], y[some], linestyle="", marker=_MARKS[number % len(_MARKS)], markersize=5,
-                color=colour, markerfacecolor=face, zorder=4,
-            )  # fmt: skip
+    if hollow.any():
+        axes.plot(
+            x[hollow], y[hollow], linestyle="", marker=mark, markersize=5,
+            color=colour, markerfacecolor="white", zorder=4,
+        )  # fmt: skip
     name = "distortion" if archive else "psnr-rgb"
     bands = [(ci["bits_per_image"], ci[name]) for ci in results["ci95"]]
     if bands and None not in bands[0]:
@@ -114,7 +118,7 @@ def _draw_curve(
         corner_x = np.concatenate([across[0] * scale, (across[1] * scale)[::-1]])
         corner_y = np.concatenate([along[low], along[high][::-1]])
         axes.fill(corner_x, corner_y, color=colour, alpha=0.15, linewidth=0, zorder=2)
-    return _Line(x, y, curve.name, colour)
+    return _Line(x, y, curve.name, colour, handle)
 
 
 def _draw_theory(axes: Any, models: list[list[Limit]]) -> list[_Line]:
@@ -130,55 +134,58 @@ def _draw_theory(axes: Any, models: list[list[Limit]]) -> list[_Line]:
             [x.rate_bits for x in known if x.saturated], [x.distortion for x in known if x.saturated],
             linestyle="", marker="o", markersize=5, color="black", markerfacecolor="white", zorder=6,
         )  # fmt: skip
-        drawn.append(_Line(rates, d, "R(D), NERD upper bound", "black"))
-        for field, line, width, label in _THEORY:
+        drawn.append(_Line(rates, d, "R(D), NERD upper bound", "black", None, "left", 0.25))
+        for field, line, width, label, side, height in _THEORY:
             x = np.array([getattr(limit, field) for limit in known])
-            axes.plot(x, d, color="0.35", linestyle=line, linewidth=width, zorder=1)
-            drawn.append(_Line(x, d, label, "0.35"))
+            (handle,) = axes.plot(x, d, color="0.35", linestyle=line, linewidth=width, zorder=1)
+            drawn.append(_Line(x, d, label, "0.35", handle, side, height))
     return drawn
 
 
-def _limit_height(axes: Any) -> None:
-    """Leave out of the height what lies right of the axes."""
+def _limit_height(axes: Any, lines: list[_Line]) -> None:
+    """The height of what lies inside the width."""
     right = axes.get_xlim()[1]
-    y = np.concatenate(
-        [
-            line.get_ydata()[np.asarray(line.get_xdata()) <= right]
-            for line in axes.lines
-            if len(line.get_xdata())
-        ]
-    )
+    y = np.concatenate([line.y[line.x <= right] for line in lines])
     if y.size:
-        low, high = float(np.min(y)), float(np.max(y))
+        low, high = float(y.min()), float(y.max())
         axes.set_ylim(low - 0.06 * (high - low), high + 0.06 * (high - low))
 
 
-def _label(axes: Any, lines: list[_Line]) -> None:
-    """Write each name beside its curve: left of the leftmost third, right of the others, at heights apart."""
-    from matplotlib.patheffects import withStroke
-
+def _label(axes: Any, lines: list[_Line], archive: bool) -> None:
+    """Theory beside its lines; codecs in a key in the free corner, in the order in which their curves lie."""
     right, (bottom, top) = axes.get_xlim()[1], axes.get_ylim()
     shown = []
     for line in lines:
         keep = (line.x <= right) & (line.y >= bottom) & (line.y <= top)
-        if keep.any():
-            shown.append((float(np.median(line.x[keep])), line, line.x[keep], line.y[keep]))
+        if not keep.any():
+            continue
+        if line.beside:
+            _beside(axes, line, keep)
+        else:
+            shown.append((float(np.median(line.x[keep])), line))
     shown.sort(key=lambda one: one[0])
-    num_left = len(shown) // 3
-    heights = [*np.linspace(0.45, 0.15, num_left), *np.linspace(0.95, 0.1, len(shown) - num_left)]
-    for rank, ((_, line, x, y), height) in enumerate(zip(shown, heights, strict=True)):
-        order = np.argsort(y)
-        at = float(y.min() + height * (y.max() - y.min()))
-        left = rank < num_left
-        axes.annotate(
-            line.name,
-            xy=(float(np.interp(at, y[order], x[order])), at),
-            xytext=(-9 if left else 9, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            color=line.colour,
-            fontsize=9,
-            zorder=10,
-            path_effects=[withStroke(linewidth=3, foreground="white")],
-        )
+    legend = axes.legend(
+        [line.handle for _, line in shown],
+        [line.name for _, line in shown],
+        loc="upper right" if archive else "lower right",
+        frameon=False,
+        fontsize=9,
+    )
+    for text, (_, line) in zip(legend.get_texts(), shown, strict=True):
+        text.set_color(line.colour)
+
+
+def _beside(axes: Any, line: _Line, keep: np.ndarray) -> None:
+    x, y = line.x[keep], line.y[keep]
+    order, at = np.argsort(y), float(y.min() + line.beside_height * (y.max() - y.min()))
+    left = line.beside == "left"
+    axes.annotate(
+        line.name,
+        xy=(float(np.interp(at, y[order], x[order])), at),
+        xytext=(-7 if left else 11, 0),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="center",
+        color=line.colour,
+        fontsize=9,
+    )
