@@ -25,8 +25,8 @@ except PackageNotFoundError:  # a source tree that was never installed
     __version__ = "0+unknown"
 
 _ROOMS = (
-    "bundle", "channel", "codec", "container", "errors", "images", "index_code", "proposals", "randomness",
-    "rd", "sources", "training",
+    "bundle", "channel", "codec", "comparison", "container", "errors", "images", "index_code", "proposals",
+    "randomness", "rd", "sources", "training",
 )  # fmt: skip
 
 __all__ = ["__version__", "compress", "decompress", "load_model"]

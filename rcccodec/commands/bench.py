@@ -24,7 +24,6 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
         "rcc bench --data kodak --images 4 --against jpeg --against webp --report kodak.html",
         "rcc bench --data mnist --against ecsq --against ba --coder pfr --index-code zipf --seeds 5",
         "rcc bench --data mnist --against runs/my-ntc --models runs/my-model",
-        "python -m compressai.utils.plot -f r.json r.*.json -o curves.png",
     )
 )
 @click.option(
@@ -88,7 +87,7 @@ def bench(
 
     Small images of one size share a file and cost its payload; of photographs whole files are counted. OUT of
     --json holds this codec's first curve, OUT.KEY.json beside it one of the others each, in the layout that
-    CompressAI's plot tool reads.
+    CompressAI reads: python -m compressai.utils.plot -f r.json r.*.json -o curves.png
     """
     if plot_path and plot_path.suffix.lower() not in PLOT_ENDINGS:
         raise click.UsageError(f"--plot {plot_path}: the name must end in {' or '.join(PLOT_ENDINGS)}")
