@@ -16,7 +16,17 @@ from tiny_models import CANDIDATES, SEED
 
 from rcccodec import codec
 from rcccodec.bundle import load_model
-from rcccodec.comparison import ba_curves, ecsq, figure, html_report, learned, pillow_codecs, results, theory
+from rcccodec.comparison import (
+    ba_curves,
+    ecsq,
+    figure,
+    html_report,
+    learned,
+    pillow_codecs,
+    results,
+    run,
+    theory,
+)
 from rcccodec.comparison.codec_curve import codec_curve
 from rcccodec.comparison.image_set import ImageSet
 from rcccodec.comparison.measured import Curve, Point, average_codebooks, mean_psnr_db, measure_point
@@ -83,8 +93,8 @@ def comparison(model_folder: Path) -> Comparison:
     curves = [codec_curve(images, model, coder, seeds=[SEED, SEED + 1]) for coder in ("mincost", "pfr")]
     curves.append(learned.learned_curve(images, FakeBaseline()))
     limits = theory.model_limits(images, model, seeds=[SEED, SEED + 1])
-    run = {**describe_run(0.0), **image_hashes(images.images)}
-    return Comparison(images, tuple(curves), {model.sha256: limits}, run)
+    made = {**describe_run(0.0), **image_hashes(images.images)}
+    return Comparison(images, tuple(curves), {model.sha256: limits}, made)
 
 
 def test_an_archive_is_shared_out_to_its_images_and_photographs_are_whole_files():
@@ -365,6 +375,12 @@ def test_pictures_are_shown_at_the_rates_nearest_to_each_other(comparison: Compa
     for curve, point in points:
         nearest = min(abs(math.log(p.payload_bits.mean() / target)) for p in curve.points)
         assert abs(math.log(point.payload_bits.mean() / target)) == pytest.approx(nearest)
+
+
+def test_every_curve_has_a_file_name_of_its_own():
+    keys = ["mine", "a/b c", "mine", "mine-2", "../x"]
+    made = [c.key for c in run.with_own_keys([Curve(k, k, "", ()) for k in keys])]
+    assert made == ["mine", "a-b-c", "mine-2", "mine-2-2", "-x"]
 
 
 def test_averages_over_codebooks_by_hand():

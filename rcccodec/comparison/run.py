@@ -1,9 +1,10 @@
 """One comparison from start to end: this codec, the references that were asked for, theory."""
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +140,18 @@ def compare(plan: Plan, say: Say, bar: Bar) -> Comparison:
             images, model, seeds=plan.seeds(model), num_candidates=plan.num_candidates, device=plan.device,
             done=lambda limit, name=model.name: say(table.limit_line(name, limit)),
         )  # fmt: skip
-    return Comparison(images, tuple(curves), limits, _run(plan, began))
+    return Comparison(images, tuple(with_own_keys(curves)), limits, _run(plan, began))
+
+
+def with_own_keys(curves: Sequence[Curve]) -> list[Curve]:
+    """The same curves, their keys fit for file names and no two alike."""
+    kept: list[Curve] = []
+    for curve in curves:
+        plain = re.sub(r"[^\w-]+", "-", curve.key)
+        taken = {other.key for other in kept}
+        keys = (plain, *(f"{plain}-{i}" for i in range(2, len(curves) + 2)))
+        kept.append(replace(curve, key=next(key for key in keys if key not in taken)))
+    return kept
 
 
 def _ecsq_curve(images: ImageSet, betas: Sequence[float], done: Callable[[Curve, Point], None]) -> Curve:
