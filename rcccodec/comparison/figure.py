@@ -20,7 +20,7 @@ _OTHERS = ("#1b6ca8", "#2a9d8f", "#6a994e", "#8d99ae", "#457b9d", "#3a5a40")
 _MARKS = "osD^vP"
 _THEORY = (  # field of Limit, line, width, label, side and height of the label
     ("floor_bits", ":", 1.2, "floor of any exact simulation", "", 0.0),
-    ("sharper_bits", "-.", 1.0, "I + log2(I + 3.4) + 1", "right", 0.03),
+    ("sharper_bits", "-.", 1.0, "known bound I + log2(I + 3.4) + 1", "", 0.0),
     ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5", "right", 0.3),
 )
 
