@@ -21,6 +21,7 @@ TOTAL = 1 << 16  # of the integer frequencies of one coefficient
 STEPS = (0.6, 1.0, 1.5, 2.2)  # tried, times sqrt(6 / beta), which is right at high rate
 ROUNDS = 6
 MAX_COEFFICIENTS, MAX_LEVEL = 256, 100
+MAX_TRAINING_BLOCKS = 20_000  # evenly spaced among those of the training images
 FAINT = 0.05  # coefficients of less variance than this share of 1 / (2 beta) are left out
 _HEADER = struct.Struct(">IHHB")  # images, height, width, colour
 
@@ -106,7 +107,7 @@ def payload_bits(data: bytes) -> int:
 
 def fit_transform(images: Sequence[np.ndarray], block: tuple[int, int], channels: int) -> Transform:
     """The KLT of the blocks of training images, at most MAX_COEFFICIENTS of its rows."""
-    rows = _rows(images, block, channels)
+    rows = _training_rows(images, block, channels)
     mean = rows.mean(0)
     centred = rows - mean
     values, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
@@ -116,7 +117,8 @@ def fit_transform(images: Sequence[np.ndarray], block: tuple[int, int], channels
 
 def fit_ecsq(images: Sequence[np.ndarray], transform: Transform, beta: float) -> Ecsq:
     """Quantiser, lengths and centroids of least R + beta D / ln 2 on training images."""
-    coefficients = _coefficients(images, transform)
+    rows = _training_rows(images, transform.block, transform.channels)
+    coefficients = (rows - transform.mean) @ transform.basis.T
     strong = coefficients.var(0) > FAINT / (2 * beta)
     strong[0] = True
     transform = replace(transform, basis=transform.basis[strong])
@@ -198,6 +200,11 @@ def _frequencies(counts: np.ndarray) -> np.ndarray:
 
 def _coefficients(images: Sequence[np.ndarray], transform: Transform) -> np.ndarray:
     return (_rows(images, transform.block, transform.channels) - transform.mean) @ transform.basis.T
+
+
+def _training_rows(images: Sequence[np.ndarray], block: tuple[int, int], channels: int) -> np.ndarray:
+    rows = _rows(images, block, channels)
+    return rows[:: -(-len(rows) // MAX_TRAINING_BLOCKS)]
 
 
 def _rows(images: Sequence[np.ndarray], block: tuple[int, int], channels: int) -> np.ndarray:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 CODERS = ("mincost", "pfr", "orc")
 REFERENCES = ("ntc", "ntc-block", "jpeg", "webp", "ecsq", "ba")
-ECSQ_SLOPES, ECSQ_TRAINING_IMAGES, ECSQ_PHOTOGRAPHS = 10, 5000, 100
+ECSQ_SLOPES, ECSQ_TRAINING_IMAGES, ECSQ_PHOTOGRAPHS = 10, 5000, 40
+ECSQ_REACH = {True: (1.5, 3.0), False: (0.3, 0.7)}  # of the ladder's ends, small images and photographs
 ECSQ_BLOCK = (8, 8)  # of photographs
 
 Say = Callable[[str], None]
@@ -162,7 +163,8 @@ def _ecsq_curve(images: ImageSet, betas: Sequence[float], done: Callable[[Curve,
     how = f"KLT of {block[1]}x{block[0]} blocks, entropy-constrained scalar quantiser, range coder"
     curve = Curve("ecsq", "KLT + ECSQ", f"{how}; fitted to {len(training)} images of {images.fitted_on}", ())
     points = []
-    for beta in np.geomspace(1.5 * min(betas), 3 * max(betas), ECSQ_SLOPES):
+    low, high = ECSQ_REACH[images.archive]
+    for beta in np.geomspace(low * min(betas), high * max(betas), ECSQ_SLOPES):
         codec = ecsq.fit_ecsq(training, transform, float(beta))
         points.append(
             measure_point(
