@@ -53,23 +53,27 @@ def compress(
     return codec.compress(image, model, **options).data
 
 
-def decompress(data: bytes, model: "str | Model | None" = None) -> "np.ndarray | list[np.ndarray]":
+def decompress(
+    data: bytes, model: "str | Model | None" = None, **options: Any
+) -> "np.ndarray | list[np.ndarray]":
     """Give back the image of a ``.rcc`` file, or the list of images of an archive.
 
     Args:
         data: the whole file.
         model: the model it was made with, if that is not among the shipped ones.
+        options: those of `rcccodec.codec.decompress`: ``max_pixels``.
 
     Returns:
         uint8 (height, width) or (height, width, 3); a list of such for a file of several images.
 
     Raises:
         FormatError: the file is damaged, truncated or foreign.
+        LimitError: it has more than ``max_pixels`` pixels, 2^28 if not given.
         ModelError: its model is missing or is not ``model``.
     """
     from rcccodec import codec
 
-    images = codec.decompress(data, model)
+    images = codec.decompress(data, model, **options)
     return images[0] if len(images) == 1 else images
 
 

@@ -12,9 +12,6 @@ import rcccodec
 from rcccodec.commands import bench, compress, console, decompress, inspect, train
 from rcccodec.errors import LimitError, RccError
 
-INTERRUPTED = 130
-TERMINATED = 143
-
 
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -66,7 +63,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return _fail("interrupted", INTERRUPTED)
+        return _fail("interrupted", console.INTERRUPTED)
+    except console.Terminated:
+        return _fail("terminated", console.TERMINATED)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     except RccError as error:
@@ -79,7 +78,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``rcc`` script."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    signal.signal(signal.SIGTERM, console.terminate)
     sys.exit(run())
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -32,6 +33,7 @@ from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
 
+MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
 _BAND_PIXELS = 1 << 20  # decoded at a time
 
 
@@ -108,29 +110,37 @@ def compress(
         num_candidates=settings.num_candidates,
         certified_fraction=certified if coder == "pfr" else None,
         encode_s=time.perf_counter() - start_s,
+        model=settings.model.name,
         rung=settings.rung,
         beta=settings.step.beta,
     )
     return Encoded(data, decoded, report, notes)
 
 
-def decompress(data: bytes, model: str | Model | None = None) -> list[np.ndarray]:
+def decompress(
+    data: bytes, model: str | Model | None = None, *, max_pixels: int = MAX_PIXELS
+) -> list[np.ndarray]:
     """Give back the images of a file, in order.
 
     Args:
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
+        max_pixels: that all images together may have.
 
     Returns:
         uint8 (h, w) or (h, w, 3) each.
 
     Raises:
-        FormatError: damaged, truncated or foreign data. ModelError: the model is missing or another one.
+        FormatError: damaged, truncated or foreign data. LimitError: more pixels than ``max_pixels``, said
+        before anything is allocated for them. ModelError: the model is missing or another one.
 
     Invariants: once the model is loaded, the work does not depend on N; no memory is taken for a size that
     the payload cannot back.
     """
     header, groups = container.unpack(data)
+    pixels = sum(group.count * group.width * group.height for group in groups)
+    if pixels > max_pixels:
+        raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
     if model is None:
         model = load_model(find_model(header.model_id))
     settings = read_settings(header, load_model(model) if isinstance(model, str) else model)
@@ -230,21 +240,24 @@ def _reconstruct(
 ) -> list[np.ndarray]:
     """Add up the stages of one group, a band of tiles at a time, and round; one uint8 image each."""
     channels, stages = settings.model.channels, settings.step.stages
-    tile_height, width = layout.tile[0], layout.tile_columns * layout.tile[1]
-    all_rows = layout.count * layout.tile_rows
-    tall = np.empty((all_rows * tile_height, width) + ((3,) if layout.colour else ()), np.uint8)
-    band_rows = max(1, _BAND_PIXELS // (tile_height * width))
-    for top in range(0, all_rows, band_rows):
-        bottom = min(top + band_rows, all_rows)
-        size = (bottom - top) * tile_height, width
+    (tile_height, tile_width), rows = layout.tile, layout.tile_rows
+    images = np.empty((layout.count, layout.height, layout.width) + (3,) * layout.colour, np.uint8)
+    band_rows = max(1, _BAND_PIXELS // (tile_height * tile_width * layout.tile_columns))
+    at_once = max(1, band_rows // rows)  # whole images, or one in bands
+    for image, top in product(range(0, layout.count, at_once), range(0, rows, min(band_rows, rows))):
+        count = min(at_once, layout.count - image)
+        bottom = min(top + band_rows, rows)
+        ends = image * rows + top, image * rows + count * bottom  # rows of tiles, counted through the images
+        size = (ends[1] - ends[0]) * tile_height, layout.tile_columns * tile_width
         total = np.zeros((*size, channels))
         for s, stage in enumerate(stages):
-            first, last = (layout.num_blocks(stage.block, rows) for rows in (top, bottom))
+            first, last = (layout.num_blocks(stage.block, row) for row in ends)
             y = _candidates(proposals[s], parts[s][first:last], settings.seed, s)
             total += from_blocks(y, stage.block, size, channels)
-        tall[top * tile_height : bottom * tile_height] = from_float(total, grey=not layout.colour)
-    padded = tall.reshape(layout.count, -1, *tall.shape[1:])
-    return [x[: layout.height, : layout.width].copy() for x in padded]
+        band = from_float(total, grey=not layout.colour)
+        wanted = images[image : image + count, top * tile_height : bottom * tile_height]
+        wanted[:] = band.reshape(count, -1, *band.shape[1:])[:, : wanted.shape[1], : layout.width]
+    return list(images)
 
 
 def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[list[np.ndarray], list[str]]:

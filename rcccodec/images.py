@@ -43,9 +43,11 @@ from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 __all__ = [
     "MAX_PIXELS",
     "MAX_SIDE",
+    "check_ending",
     "from_blocks",
     "from_float",
     "image_bytes",
+    "names_a_picture",
     "pad_to_multiple",
     "psnr_db",
     "read_image",
@@ -119,14 +121,29 @@ def write_image(path: str | os.PathLike[str], image: NDArray[np.uint8], *, overw
     Raises:
         OutputError: the ending is another one, or the file cannot be written.
     """
-    ending = os.path.splitext(os.fspath(path))[1].lower()
-    if ending not in _WRITERS:
-        raise OutputError(f"{path}: pixels are written without loss only; use one of {' '.join(_WRITERS)}")
+    ending = check_ending(path)
     try:
         content = image_bytes(image, ending)
     except OutputError as error:
         raise OutputError(f"{path}: {error}") from error
     atomic.write_bytes(path, content, overwrite=overwrite)
+
+
+def check_ending(path: str | os.PathLike[str]) -> str:
+    """The ending of a name, in lower case, if `write_image` can write such files.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    ending = os.path.splitext(os.fspath(path))[1].lower()
+    if ending not in _WRITERS:
+        raise OutputError(f"{path}: pixels are written without loss only; use one of {' '.join(_WRITERS)}")
+    return ending
+
+
+def names_a_picture(path: str | os.PathLike[str]) -> bool:
+    """Whether a name ends as those of image files do, also such as cannot be written here."""
+    return os.path.splitext(os.fspath(path))[1].lower() in Image.registered_extensions()
 
 
 def image_bytes(image: NDArray[np.uint8], ending: str = ".png") -> bytes:

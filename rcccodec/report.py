@@ -24,7 +24,8 @@ class Report:
     for blocks like those of training, coded one by one with an exact channel simulation; not every file.
     certified_fraction: share of blocks whose PFR choice no further candidate can change, None for others.
     encode_s: seconds, without loading the model.
-    beta: slope of the rung, nats per unit of squared error. margin_bits: least log2 N - R over the stages.
+    model: its name. beta: slope of the rung, nats per unit of squared error.
+    margin_bits: least log2 N - R over the stages.
     """
 
     file_bytes: int
@@ -39,6 +40,7 @@ class Report:
     certified_fraction: float | None
     log2_num_candidates: float
     encode_s: float
+    model: str
     rung: int
     beta: float
     margin_bits: float
@@ -48,9 +50,9 @@ class Report:
         """Whether N is too small for the rate (design: log2 N - R < 3 bits)."""
         return self.margin_bits < SATURATION_BITS
 
-    def as_json(self) -> dict[str, float | int | None]:
+    def as_json(self) -> dict[str, float | int | str | None]:
         """The documented keys of ``rcc compress --json``, in order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)[:12]}
+        return {field.name: getattr(self, field.name) for field in fields(self)[:15]}
 
 
 def guarantee_bits(rate_bits: float) -> float:
@@ -69,6 +71,7 @@ def measure(
     num_candidates: int,
     certified_fraction: float | None,
     encode_s: float,
+    model: str,
     rung: int,
     beta: float,
 ) -> Report:
@@ -99,6 +102,7 @@ def measure(
         certified_fraction=certified_fraction,
         log2_num_candidates=math.log2(num_candidates),
         encode_s=encode_s,
+        model=model,
         rung=rung,
         beta=beta,
         margin_bits=math.log2(num_candidates) - max(rates_bits),

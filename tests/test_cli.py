@@ -22,6 +22,7 @@ from rcccodec.images import read_image
 COMPRESS_KEYS = [
     "file_bytes", "payload_bits", "bpp", "psnr_db", "distortion", "blocks", "rate_bits_per_block",
     "rd_estimate_bits", "guarantee_bits", "certified_fraction", "log2_num_candidates", "encode_s",
+    "model", "rung", "beta",
 ]  # fmt: skip
 INFO_KEYS = [
     "format_version", "model", "model_sha256", "coder", "index_code", "seed", "num_candidates", "images",
@@ -97,6 +98,9 @@ def test_compress_json_has_the_documented_keys(work: Path, rcc):
     assert code == 0
     assert list(report) == COMPRESS_KEYS
     assert report["file_bytes"] == (work / "a.rcc").stat().st_size
+    assert (report["model"], report["rung"], report["beta"]) == ("colour", 0, 0.5)
+    _, out, _ = rcc("compress", "in.png", "-o", "a.rcc", "-m", "colour", "--json", "--beta", "3")
+    assert (json.loads(out)["rung"], json.loads(out)["beta"]) == (2, 4.0)
 
 
 def test_info_json_has_the_documented_keys(work: Path, rcc, tiny: Path):
@@ -132,10 +136,48 @@ def test_several_inputs_make_an_archive_and_a_folder(work: Path, rcc):
     assert rcc("decompress", "both.rcc", "-o", "both")[0] == 0
     assert names(work / "both") == ["0000.png", "0001.png"]
     assert [read_image(work / "both" / n)[0].shape for n in names(work / "both")] == [(20, 30, 3), (8, 8)]
-    code, _, err = rcc("decompress", "both.rcc", "-o", "in.png")
-    assert code == 6
-    assert "need a folder" in err
-    assert rcc("decompress", "both.rcc", "-o", "-")[0] == 6
+
+
+def test_an_archive_is_not_decoded_before_its_output_has_a_good_name(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    rcc("compress", "in.png", "grey.png", "-o", "both.rcc", "-m", "colour")
+    rcc("compress", "grey.png", "-o", "one.rcc", "-m", "grey")
+    before = names(work)
+
+    def refused(source: str, output: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(codec, "decompress", None)
+            code, out, err = rcc("decompress", source, "-o", output)
+        assert (code, out, err.count("\n")) == (6, "", 1)
+        assert names(work) == before
+        return err
+
+    hint = "2 images need a folder here, as in -o new/\n"
+    for name in ("new.png", "new.JPG"):
+        assert refused("both.rcc", name) == f"rcc: error: {name} names a file: {hint}"
+    assert "in.png is a file: 2 images need a folder here, as in -o in/" in refused("both.rcc", "in.png")
+    assert "one.rcc is a file: 2 images need" in refused("both.rcc", "one.rcc")
+    assert "1 image needs a folder here" in refused("one.rcc", "in.png/")
+    assert "standard output" in refused("both.rcc", "-")
+    assert "no folder" in refused("both.rcc", "nowhere/new")
+    assert "no folder" in refused("one.rcc", "nowhere/new.png")
+    assert "without loss" in refused("one.rcc", "new.jpg")
+    for name in ("new.png/", "new"):  # the control: names that are fine
+        assert rcc("decompress", "both.rcc", "-o", name)[0] == 0
+        assert names(work / name) == ["0000.png", "0001.png"]
+
+
+def test_more_pixels_than_allowed_are_one_line(work: Path, rcc):
+    rcc("compress", "in.png", "-o", "a.rcc", "-m", "colour")
+    code, _, err = rcc("decompress", "a.rcc", "-o", "a.png", "--max-pixels", "599")
+    assert (code, err) == (
+        7,
+        "rcc: error: a.rcc: 600 pixels, more than the 599 that max-pixels allows\n",
+    )
+    assert not (work / "a.png").exists()
+    assert rcc("decompress", "a.rcc", "-o", "a.png", "--max-pixels", "600")[0] == 0
+    assert rcc("decompress", "a.rcc", "-o", "a.png", "--max-pixels", "0")[0] == 2
 
 
 def test_one_image_goes_into_a_folder_that_exists(work: Path, rcc):
@@ -197,7 +239,9 @@ def test_models_lists_the_ladders(tiny: Path, rcc):
 
 
 def test_samples_are_drawn_as_a_grid(work: Path, rcc):
-    assert rcc("samples", "colour", "-o", "grid.png", "--count", "5", "--beta", "4", "--seed", "3")[0] == 0
+    words = ["samples", "colour", "-o", "grid.png", "--count", "5", "--beta", "4", "--seed", "3"]
+    assert rcc(*words) == (0, "written: grid.png\n", "")
+    assert rcc(*words, "--quiet") == (0, "", "")
     grid, _ = read_image("grid.png")
     assert grid.shape == (2 * 16, 3 * 8, 3)
     assert (grid[16:, 16:] == 255).all()
@@ -286,6 +330,7 @@ def test_every_help_page_documents_exit_codes_and_ends_in_examples(rcc, command:
     code, out, _ = rcc(*command, "--help")
     assert code == 0
     assert "130 interrupted" in out
+    assert "143 terminated" in out
     examples = out.split("Examples:")[1].strip().splitlines()
     assert examples
     assert all("rcc " in line for line in examples)
@@ -322,8 +367,10 @@ def test_a_reader_that_goes_away_is_an_output_error(work: Path, rcc):
     assert done.stderr.decode().count("\n") == 1
 
 
-@pytest.mark.parametrize(("kill", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupt_leaves_nothing_behind(work: Path, kill: signal.Signals, exit_code: int):
+@pytest.mark.parametrize(
+    ("kill", "exit_code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_an_interrupt_leaves_nothing_behind(work: Path, kill: signal.Signals, exit_code: int, word: str):
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     marker = work / "started"
     code = (
@@ -343,7 +390,7 @@ def test_an_interrupt_leaves_nothing_behind(work: Path, kill: signal.Signals, ex
     process.send_signal(kill)
     _, err = process.communicate(timeout=60)
     assert process.returncode == exit_code, err
-    assert "Traceback" not in err
+    assert err.lstrip("\n") == f"rcc: {word}\n"  # click ends the line that shows ^C
     assert names(work) == ["grey.png", "in.png", "started"]
 
 
@@ -404,6 +451,25 @@ def test_training_interrupted_and_resumed_is_training_uninterrupted(
     assert weights[0] == weights[1]
 
 
+def test_training_terminated_writes_its_checkpoint(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    from rcccodec.training import trainer
+
+    step, before = trainer._step_loss, signal.getsignal(signal.SIGTERM)
+
+    def kill(*arguments: object) -> object:
+        if arguments[2] == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(*arguments)
+
+    monkeypatch.setattr(trainer, "_step_loss", kill)
+    code, _, err = rcc(*TRAIN)
+    assert code == 143
+    assert "--resume" in err
+    assert err.count("\n") == 1
+    assert names(work / "made") == ["checkpoint-0.safetensors"]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 @pytest.mark.parametrize(
     ("source", "options"),
     [
@@ -446,13 +512,36 @@ def test_an_empty_output_name_is_wrong_usage(work: Path, rcc, command: str):
     assert rcc(command, "in.png", "-o", "")[0] == 2
 
 
-def test_a_damaged_model_description_is_named_in_the_list(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
-    (work / "all" / "broken").mkdir(parents=True)
-    (work / "all" / "broken" / "model.json").write_text('{"bundle_version": 1}')
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        ('{"bundle_version": 1}', "broken: damaged model description"),
+        ('{"bundle_version": 1, "channels": 1, "rungs": 3}', "broken: damaged model description"),
+        ("{", "broken/model.json: not a model description"),
+        (None, "broken: no such model"),
+    ],
+)
+def test_a_damaged_model_is_a_warning_beside_the_list(
+    work: Path, rcc, tiny: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, cause: str
+):
+    shutil.copytree(tiny, work / "all")
     monkeypatch.setenv("RCC_MODELS", str(work / "all"))
-    code, _, err = rcc("models")
+    _, whole_list, _ = rcc("models")
+    _, whole_json, _ = rcc("models", "--json")
+    (work / "all" / "broken").mkdir()
+    if content is None:
+        (work / "all" / "broken" / "model.json").mkdir()
+    else:
+        (work / "all" / "broken" / "model.json").write_text(content)
+    for words, expected in ((["models"], whole_list), (["models", "--json"], whole_json)):
+        code, out, err = rcc(*words)
+        assert (code, out) == (0, expected)
+        assert err.startswith("rcc: warning: ")
+        assert cause in err
+        assert err.count("\n") == 1
+    assert "broken" not in whole_list + whole_json
+    code, _, err = rcc("samples", "broken", "-o", "a.png")
     assert code == 5
-    assert "broken: damaged model description" in err
     assert err.count("\n") == 1
 
 

@@ -179,6 +179,7 @@ def test_the_report_agrees_with_the_file_and_the_pictures():
     assert list(report.as_json()) == [
         "file_bytes", "payload_bits", "bpp", "psnr_db", "distortion", "blocks", "rate_bits_per_block",
         "rd_estimate_bits", "guarantee_bits", "certified_fraction", "log2_num_candidates", "encode_s",
+        "model", "rung", "beta",
     ]  # fmt: skip
 
 
@@ -243,11 +244,13 @@ def test_bytes_and_pixels_do_not_depend_on_the_number_of_threads():
     np.testing.assert_array_equal(results[0][1], results[1][1])
 
 
-def test_bands_of_a_large_image_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch):
-    x = picture(90, 70, True)
+@pytest.mark.parametrize("band_pixels", [1, 300, 2000])
+def test_bands_of_images_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch, band_pixels: int):
+    x = [picture(90, 70, True), *(picture(13, 5, True, seed) for seed in range(7))]
     whole = codec.compress(x, "colour")
-    monkeypatch.setattr(codec, "_BAND_PIXELS", 1)
-    np.testing.assert_array_equal(codec.decompress(whole.data)[0], whole.images[0])
+    monkeypatch.setattr(codec, "_BAND_PIXELS", band_pixels)
+    for x_hat, said in zip(codec.decompress(whole.data), whole.images, strict=True):
+        np.testing.assert_array_equal(x_hat, said)
 
 
 def test_progress_reaches_its_total_once_and_never_falls():
@@ -316,8 +319,10 @@ def repacked(data: bytes, **changes: object) -> bytes:
         ({"mode": 1}, FormatError),
         ({"model_id": b"nobody"}, ModelError),
         ({"payload": b"\xff" * 9}, FormatError),
-        ({"width": 65535, "height": 65535}, FormatError),
-        ({"count": 1 << 24}, FormatError),
+        ({"width": 16384, "height": 16384}, FormatError),
+        ({"width": 65535, "height": 65535}, LimitError),
+        ({"count": 1 << 20}, FormatError),
+        ({"count": 1 << 24}, LimitError),
         ({"index_code": 2, "seed": 99}, ModelError),
     ],
 )
@@ -325,6 +330,17 @@ def test_lies_behind_a_right_checksum_are_caught(changes: dict, error: type[RccE
     data = codec.compress(picture(8, 8), "grey", index_code="fitted").data
     with pytest.raises(error):
         codec.decompress(repacked(data, **changes))
+
+
+def test_more_pixels_than_allowed_are_refused_before_anything_is_made(monkeypatch: pytest.MonkeyPatch):
+    data = codec.compress([picture(9, 5), picture(9, 5), picture(20, 3)], "grey").data
+    assert len(codec.decompress(data, max_pixels=150)) == len(rcccodec.decompress(data, max_pixels=150)) == 3
+    with pytest.raises(LimitError, match="150 pixels"):
+        rcccodec.decompress(data, max_pixels=149)
+    monkeypatch.setattr(codec, "load_model", None)
+    monkeypatch.setattr(codec, "decode_segments", None)
+    with pytest.raises(LimitError, match="150 pixels"):
+        codec.decompress(data, max_pixels=149)
 
 
 def test_a_file_is_not_decoded_with_another_model(tiny: Path):

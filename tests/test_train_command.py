@@ -231,12 +231,14 @@ def test_minutes_scale_both_phases_and_resuming_keeps_them(train, monkeypatch: p
     assert train(*words, "--resume")[0] == 0
 
 
-def interrupted_at(monkeypatch: pytest.MonkeyPatch, module: object, name: str) -> None:
-    """Send Ctrl-C to this process when ``module.name`` is called."""
+def interrupted_at(
+    monkeypatch: pytest.MonkeyPatch, module: object, name: str, kill: signal.Signals = signal.SIGINT
+) -> None:
+    """Send Ctrl-C, or another signal, to this process when ``module.name`` is called."""
     function = getattr(module, name)
 
     def call(*arguments: object, **options: object) -> object:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), kill)
         return function(*arguments, **options)
 
     monkeypatch.setattr(module, name, call)
@@ -267,12 +269,18 @@ def no_more_steps(function: Callable) -> Callable:
     return call
 
 
-def test_a_second_interrupt_aborts_at_once(train, monkeypatch: pytest.MonkeyPatch):
-    for name in ("estimate_nerd", "fit_histograms"):
-        interrupted_at(monkeypatch, rungs, name)
+@pytest.mark.parametrize(
+    ("kill", "exit_code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_second_interrupt_aborts_at_once(
+    train, monkeypatch: pytest.MonkeyPatch, kill: signal.Signals, exit_code: int, word: str
+):
+    interrupted_at(monkeypatch, rungs, "estimate_nerd")
+    interrupted_at(monkeypatch, rungs, "fit_histograms", kill)
     code, err = train(*DIGITS)
-    assert code == 130
-    assert "interrupted" in err
+    assert code == exit_code
+    assert err.endswith(f"rcc: {word}\n")
+    assert "--resume" not in err
     assert "Traceback" not in err
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 STANDARD_STREAM = "-"
 MAX_INPUT_BYTES = 1 << 30
 
+INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 + the signal's number
+
 _READ_BYTES = 1 << 20
 
 EXIT_CODES = """\b
@@ -31,7 +33,17 @@ Exit codes:
   6   the result cannot be written
   7   a size or setting is out of its limits, or a target out of reach
   130 interrupted
+  143 terminated
 """
+
+
+class Terminated(SystemExit):
+    """SIGTERM came: everything is cleaned up on its way, as after Ctrl-C."""
+
+
+def terminate(_signal: int, _frame: object) -> None:
+    """What SIGTERM does."""
+    raise Terminated(TERMINATED)
 
 
 def examples(*lines: str) -> str:

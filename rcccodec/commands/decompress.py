@@ -25,37 +25,71 @@ from rcccodec.errors import OutputError
     help="Image to write, its ending names the format; a folder for an archive; - is PNG on standard output.",
 )
 @click.option("-m", "--model", help="Name or folder of the model. Default: found by the hash in the file.")
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    help="Refuse a file whose images have more in all. Default: 2^28.",
+)
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
-def decompress(source: str, output: str, model: str | None, no_overwrite: bool, quiet: bool) -> None:
+def decompress(
+    source: str, output: str, model: str | None, max_pixels: int | None, no_overwrite: bool, quiet: bool
+) -> None:
     """Decompress a .rcc file.
 
     An archive of several images becomes a folder of PNG files numbered in order. It does not matter on which
     device, or with how many threads, the file was made.
     """
+    from rcccodec import container
+
     data = console.read_input(source)
+    with console.about(source):
+        count = sum(group.count for group in container.unpack(data)[1])
+    overwrite = not no_overwrite
+    into_folder = _check_output(output, count, overwrite)
 
     from rcccodec import atomic, codec
     from rcccodec.images import image_bytes, write_image
 
     with console.about(source):
-        images = codec.decompress(data, model)
-    overwrite = not no_overwrite
-    into_folder = len(images) > 1 or output.endswith(os.sep) or os.path.isdir(output)
+        images = codec.decompress(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
     if output == console.STANDARD_STREAM:
-        if len(images) > 1:
-            raise OutputError(f"{len(images)} images cannot go to standard output: name a folder with -o")
         atomic.write_stdout(image_bytes(images[0], ".png"))
         return
     if into_folder:
-        if os.path.lexists(output.rstrip(os.sep)) and not os.path.isdir(output):
-            raise OutputError(f"{output}: {len(images)} images need a folder, and this is a file")
-        digits = max(4, len(str(len(images) - 1)))
+        digits = max(4, len(str(count - 1)))
         files = {f"{i:0{digits}}.png": image_bytes(x, ".png") for i, x in enumerate(images)}
         atomic.write_folder(output, files, overwrite=overwrite)
     else:
         write_image(output, images[0], overwrite=overwrite)
     if not quiet:
         x = images[0]
-        count = f"{len(images)} images, the first " if len(images) > 1 else ""
-        console.say(f"{output}: {count}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
+        several = f"{count} images, the first " if count > 1 else ""
+        console.say(f"{output}: {several}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
+
+
+def _check_output(output: str, count: int, overwrite: bool) -> bool:
+    """Whether ``output`` is a folder to write to; an OutputError now for a name that could not be written."""
+    from rcccodec.atomic import check_target
+    from rcccodec.images import check_ending, names_a_picture
+
+    if output == console.STANDARD_STREAM:
+        if count > 1:
+            raise OutputError(f"{count} images cannot go to standard output: name a folder with -o")
+        return False
+    if os.path.isdir(output):
+        return True
+    path = output.rstrip(os.sep)
+    if count > 1 or path != output:
+        is_file = os.path.lexists(path)
+        if is_file or (path == output and names_a_picture(path)):
+            folder = os.path.splitext(path)[0]
+            free = "FOLDER" if os.path.isfile(folder) else folder
+            images = f"{count} images need" if count > 1 else "1 image needs"
+            what = "is a file" if is_file else "names a file"
+            raise OutputError(f"{output} {what}: {images} a folder here, as in -o {free}{os.sep}")
+        check_target(path)
+        return True
+    check_ending(output)
+    check_target(output, overwrite=overwrite)
+    return False

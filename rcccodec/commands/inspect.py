@@ -65,20 +65,23 @@ def file_facts(data: bytes) -> dict[str, Any]:
 @click.command(epilog=console.examples("rcc models", "rcc models --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
-    """List the models that are installed, with their ladders."""
+    """List the models that are installed, with their ladders; of a damaged one, a warning is all there is."""
     from rcccodec.bundle import list_models, model_path, read_card
 
-    cards = {name: read_card(name) | {"sha256": _sha256(model_path(name))} for name in list_models()}
+    cards, ladders = {}, []
+    for name in list_models():
+        try:
+            card = read_card(name) | {"sha256": _sha256(model_path(name))}
+            ladders.append(_ladder(name, card))
+            cards[name] = card
+        except ModelError as error:
+            console.remark(f"warning: {error}", quiet=False)
+        except (LookupError, TypeError, ValueError):
+            console.remark(f"warning: {model_path(name)}: damaged model description", quiet=False)
     if as_json:
         console.say(json.dumps(cards, indent=2))
-        return
-    blocks = []
-    for name, card in cards.items():
-        try:
-            blocks.append(_ladder(name, card))
-        except (LookupError, TypeError, ValueError) as error:
-            raise ModelError(f"{model_path(name)}: damaged model description") from error
-    console.say("\n".join(blocks) if blocks else "no models are installed")
+    else:
+        console.say("\n".join(ladders) if ladders else "no models are installed")
 
 
 def _ladder(name: str, card: dict[str, Any]) -> str:
@@ -112,17 +115,21 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
 @click.option("--count", type=click.IntRange(1, 4096), default=64, show_default=True, help="Draws.")
 @click.option("--seed", type=int, help="Common randomness. Default: the model's.")
 @click.option("--no-overwrite", is_flag=True, help="Fail if OUT exists.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def samples(
-    model: str, output: str, beta: float | None, count: int, seed: int | None, no_overwrite: bool
+    model: str, output: str, beta: float | None, count: int, seed: int | None, no_overwrite: bool, quiet: bool
 ) -> None:
     """Draw from a model's Q_Y, the law of its reconstructions, as a grid of tiles."""
     import numpy as np
 
     from rcccodec import codec, ladder
-    from rcccodec.atomic import write_stdout
+    from rcccodec.atomic import check_target, write_stdout
     from rcccodec.bundle import load_model
-    from rcccodec.images import image_bytes, write_image
+    from rcccodec.images import check_ending, image_bytes, write_image
 
+    if output != console.STANDARD_STREAM:
+        check_ending(output)
+        check_target(output, overwrite=not no_overwrite)
     bundle = load_model(model)
     rung = None if beta is None else ladder.rung_of_slope([r.beta for r in bundle.rungs], beta)
     tiles = codec.draw_samples(bundle, rung, count, seed)
@@ -135,6 +142,8 @@ def samples(
         write_stdout(image_bytes(grid, ".png"))
     else:
         write_image(output, grid, overwrite=not no_overwrite)
+        if not quiet:
+            console.say(f"written: {output}")
 
 
 def _installed(model_id: bytes) -> tuple[str | None, str]:

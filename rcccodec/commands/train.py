@@ -219,24 +219,29 @@ def train(
         )
     if folder is None:
         click.echo(f"rcc: interrupted; go on with the same command and --resume ({output})", err=True)
-        raise SystemExit(130)
+        raise SystemExit(interrupted[0])
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Ctrl-C fills the list, so that the step in hand ends and its checkpoint is written; a second aborts."""
-    interrupted: list[bool] = []
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM put their exit code in the list, so that the step in hand ends and its checkpoint is
+    written; a second one aborts.
+    """
+    interrupted: list[int] = []
 
-    def note(_signal: int, _frame: object) -> None:
-        if interrupted:
+    def note(number: int, frame: object) -> None:
+        if interrupted and number == signal.SIGTERM:
+            console.terminate(number, frame)
+        elif interrupted:
             raise KeyboardInterrupt
-        interrupted.append(True)
+        interrupted.append(console.TERMINATED if number == signal.SIGTERM else console.INTERRUPTED)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield interrupted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command_line(context: click.Context) -> str:

@@ -82,7 +82,7 @@ def train_model(
         for s, stage in enumerate(plan.extend.stages):
             say(f"stage {s}: kept; residuals for the next one")
             sub = (*plan.extend.stages, plan.stages[0])[s + 1].block
-            left = Left(stage.proposal(device), stage.beta, s, shape, sub, plan.candidates, device)
+            left = Remainder(stage.proposal(device), stage.beta, s, shape, sub, plan.candidates, device)
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     for s, stage in enumerate(plan.stages, before):
         checkpoint = output / f"checkpoint-{s}.safetensors"
@@ -110,7 +110,7 @@ def train_model(
             say(f"stage {s}: residuals for the next one")
             carry = carry_proposal(trained_stages[-1], device)
             sub = plan.stages[s + 1 - before].block
-            left = Left(carry, stage.betas[-1], s, shape, sub, plan.candidates, device)
+            left = Remainder(carry, stage.betas[-1], s, shape, sub, plan.candidates, device)
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     del x
     measured = measure_and_fit(plan, trained_stages, first, device, say, stop)
@@ -157,7 +157,7 @@ def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, 
 
 
 @dataclass(frozen=True)
-class Left:
+class Remainder:
     """What a stage leaves of blocks of ``shape``, coded by PFR at slope beta, as blocks of ``sub``."""
 
     proposal: GeneratorProposal
