@@ -113,7 +113,8 @@ def _draw_curve(
     bands = [(ci["bits_per_image"], ci[name]) for ci in results["ci95"]]
     if bands and None not in bands[0]:
         across, along = (np.array(side).T for side in zip(*bands, strict=True))  # (2, points) each
-        scale = x / np.array(results["bits_per_image"])
+        bits = np.array(results["bits_per_image"])
+        scale = np.divide(x, bits, out=np.ones_like(bits), where=bits > 0)  # 1, or bits a pixel
         low, high = (0, 1) if archive else (1, 0)  # fewer bits and less quality on one side of the band
         corner_x = np.concatenate([across[0] * scale, (across[1] * scale)[::-1]])
         corner_y = np.concatenate([along[low], along[high][::-1]])
