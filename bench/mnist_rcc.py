@@ -147,7 +147,13 @@ def unrounded_distortion(images: np.ndarray, stage: Stage, indices: np.ndarray, 
 
 
 def with_priors(
-    model: Model, rung: int, training: np.ndarray, seed: int, num_candidates: int, device: str
+    model: Model,
+    rung: int,
+    training: np.ndarray,
+    seed: int,
+    num_candidates: int,
+    device: str,
+    coders: tuple[str, ...] = ("mincost", "pfr", "orc"),
 ) -> Model:
     """The model with priors for another codebook, learnt on training images (n, h, w); its hash stays."""
     stage = model.rungs[rung].stages[0]
@@ -156,9 +162,12 @@ def with_priors(
     options: dict[str, Any] = {
         "beta": stage.beta, "num_candidates": num_candidates, "stage": 0, "seed": seed, "device": device
     }  # fmt: skip
-    levels = {"mincost": fit_codebook_prior(coordinates, proposal, **options)}
-    levels |= fit_channel_priors(coordinates, proposal, fitted=stage.fitted, **options)
-    priors = {coder: CodebookPrior(row) for coder, row in levels.items()}
+    levels = {}
+    if "mincost" in coders:
+        levels["mincost"] = fit_codebook_prior(coordinates, proposal, **options)
+    if {"pfr", "orc"} & set(coders):
+        levels |= fit_channel_priors(coordinates, proposal, fitted=stage.fitted, **options)
+    priors = {coder: CodebookPrior(levels[coder]) for coder in coders}
     rungs = list(model.rungs)
     rungs[rung] = replace(rungs[rung], stages=(replace(stage, priors=priors),))
     return replace(model, rungs=tuple(rungs), default_seed=seed, default_num_candidates=num_candidates)
@@ -172,6 +181,7 @@ def measure(
     seeds: range,
     num_candidates: int,
     training: np.ndarray | None = None,
+    refit: tuple[str, ...] = ("mincost", "pfr", "orc"),
     device: str = "cpu",
     reference: list[Row] | None = None,
     done: Callable[[Row], None] = lambda _: None,
@@ -206,9 +216,9 @@ def measure(
             own: dict[str, Any] = {"seeds": [own_seed], "num_candidates": own_n}
             yield make_row(step.beta, at_own, trials, coder=coder, index_code="prior", **own)
         if training is not None and GOAL_RATES_BITS[0] <= record["rate_bits"] <= GOAL_RATES_BITS[1]:
-            refitted: dict[str, list[Trial]] = {"mincost": [], "pfr": [], "orc": []}
+            refitted: dict[str, list[Trial]] = {coder: [] for coder in refit}
             for seed in seeds:
-                fitted = with_priors(model, rung, training, seed, n, device)
+                fitted = with_priors(model, rung, training, seed, n, device, refit)
                 for coder, trials in refitted.items():
                     trials += files(coder, ("prior",), fitted, seed, n)
             for coder, trials in refitted.items():
@@ -229,7 +239,10 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=30000)
     parser.add_argument("--seeds", type=int, default=5, help="codebooks: seeds 0, 1, ...")
     parser.add_argument("--rungs", type=int, nargs="+", help="default: all")
-    parser.add_argument("--refit-priors", action="store_true", help="learn a prior for each codebook (slow)")
+    parser.add_argument(
+        "--refit-priors", nargs="?", const="mincost", choices=["mincost", "all"],
+        help="learn a prior for each codebook, of min-cost or of all coders (slow)",
+    )  # fmt: skip
     parser.add_argument("--training-images", type=int, help="for --refit-priors; default: all")
     parser.add_argument("--reference", type=Path, default=PUBLISHED / "mnist_reference.json")
     parser.add_argument("--device", default="cpu")
@@ -256,6 +269,7 @@ def main() -> None:
             seeds=range(args.seeds),
             num_candidates=args.candidates,
             training=training,
+            refit=("mincost", "pfr", "orc") if args.refit_priors == "all" else ("mincost",),
             device=args.device,
             reference=reference,
             done=lambda row: print(line(row), flush=True),
