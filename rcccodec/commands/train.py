@@ -205,14 +205,14 @@ def train(
         device=place,
         checkpoints=Path(output) if resume else None,
     )
-    with _interruptible() as interrupted, console.training_progress(quiet) as (report, say):
+    with interruptible() as interrupted, console.training_progress(quiet) as (report, say):
         folder = train_model(
             plan,
             Path(output),
             data_root=root,
             device=place,
             resume=resume,
-            command=_command_line(context),
+            command=command_line(context),
             report=report,
             say=say,
             stop=lambda: bool(interrupted),
@@ -223,7 +223,7 @@ def train(
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
+def interruptible() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM put their exit code in the list, so that the step in hand ends and its checkpoint is
     written; a second one aborts.
     """
@@ -244,9 +244,9 @@ def _interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _command_line(context: click.Context) -> str:
+def command_line(context: click.Context) -> str:
     """The command that was given, for the card, less what changes nothing or holds on this machine only."""
-    words = ["rcc", "train"]
+    words = ["rcc", context.command.name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in ("resume", "quiet", "data_root", "output") or (
@@ -256,7 +256,7 @@ def _command_line(context: click.Context) -> str:
         given = context.params[name]
         for value in given if isinstance(given, tuple) else (given,):
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            if name in ("start_from", "extend"):
+            if name in ("start_from", "extend", "model"):
                 word = Path(word).name
             words += [word] if isinstance(parameter, click.Argument) else [parameter.opts[-1], word]
     return shlex.join([*words, "-o", Path(context.params["output"]).name])
