@@ -33,10 +33,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model", "model_path",
-    "read_card", "rounded",
+    "read_card", "read_weights", "rounded",
 ]  # fmt: skip
 
 BUNDLE_VERSION = 1
+WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_RUNGS, MAX_STAGES = 16, 8
 MAX_CANDIDATES = 1 << 24
@@ -108,6 +109,18 @@ def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
     return _parse(model_path(name_or_path))[0]
 
 
+def read_weights(path: Path, card: dict[str, Any]) -> bytes:
+    """The weights' file of the bundle at ``path``, held against the hash in ``model.json``.
+
+    Raises:
+        ModelError: missing, too large or another file.
+    """
+    data = read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
+    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
+        raise ModelError(f"{path / WEIGHTS}: its hash is not the one in model.json")
+    return data
+
+
 def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True) -> Model:
     """Load a bundle, its weights checked against the hash that ``model.json`` gives.
 
@@ -153,14 +166,11 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    file = path / "weights.safetensors"
-    data = read_bounded(file, MAX_WEIGHTS_BYTES)
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise ModelError(f"{file}: its hash is not the one in model.json")
+    data = read_weights(path, card)
     try:
         tensors = load(data)
     except SafetensorError as error:
-        raise ModelError(f"{file}: not readable ({error})") from error
+        raise ModelError(f"{path / WEIGHTS}: not readable ({error})") from error
     del data
     if not 1 <= len(card["generators"]) <= MAX_RUNGS * MAX_STAGES:
         raise ValueError("number of generators out of bounds")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 import rcccodec
-from rcccodec.commands import bench, compress, console, decompress, inspect, train
+from rcccodec.commands import bench, compress, console, decompress, inspect, refit, train
 from rcccodec.errors import LimitError, RccError
 
 
@@ -45,6 +45,7 @@ for _command in (
     inspect.models,
     inspect.samples,
     train.train,
+    refit.refit,
     bench.bench,
 ):
     rcc.add_command(_command)

@@ -512,6 +512,21 @@ def test_an_empty_output_name_is_wrong_usage(work: Path, rcc, command: str):
     assert rcc(command, "in.png", "-o", "")[0] == 2
 
 
+@pytest.mark.parametrize("damage", [lambda w: w.unlink(), lambda w: w.write_bytes(w.read_bytes()[:-1])])
+def test_a_model_with_damaged_weights_is_not_listed_as_sound(
+    work: Path, rcc, tiny: Path, monkeypatch: pytest.MonkeyPatch, damage
+):
+    shutil.copytree(tiny, work / "all")
+    monkeypatch.setenv("RCC_MODELS", str(work / "all"))
+    assert "grey:" in rcc("models")[1]
+    damage(work / "all" / "grey" / "weights.safetensors")
+    code, out, err = rcc("models")
+    assert code == 0
+    assert "grey:" not in out
+    assert "colour:" in out
+    assert "grey/weights.safetensors" in err
+
+
 @pytest.mark.parametrize(
     ("content", "cause"),
     [

@@ -517,3 +517,34 @@ def test_an_earlier_run_is_not_replaced_unawares(tmp_path: Path):
     assert isinstance(done.exception, OutputError)
     assert "--resume" in str(done.exception)
     assert (folder / "model.json").read_text() == "kept"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (["-o", "coarse", "--resume"], "is the model to extend"),
+        (["-o", "longer", "--candidates", "32"], "its N is 16"),
+        (["-o", "longer", "--arch", "patches"], "--arch patches"),
+    ],
+)
+def test_an_extension_does_not_change_what_it_extends(train, changes: list[str], reason: str):
+    assert train(*COARSE, "-o", "coarse")[0] == 0
+    before = Path("coarse/model.json").read_bytes()
+    code, err = train(*FINER, "--extend", "coarse", *changes)
+    assert code != 0
+    assert reason in err.splitlines()[-1]
+    assert Path("coarse/model.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["--stage", "32:1e12"], ["--minutes", "inf"], ["--jitter", "nan"], ["--coordinates", "5"],
+        ["--extend", "made", "--candidates", "inf"],
+    ],
+)  # fmt: skip
+def test_settings_without_sense_are_refused_before_any_training(train, changes: list[str]):
+    code, err = train(*DIGITS, *changes)
+    assert code in (InputError.exit_code, 2)
+    assert "unexpected" not in err
+    assert not Path("made/model.json").exists()

@@ -1,6 +1,7 @@
 """``rcc compress``: images to one ``.rcc`` file."""
 
 import json
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -84,6 +85,8 @@ def compress(
     """
     if sum(value is not None for value in (beta, quality, target_bits, target_psnr)) > 1:
         raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
+    if target_psnr is not None and math.isnan(target_psnr):
+        raise click.UsageError("--target-psnr must be a number")
     if inputs.count(console.STANDARD_STREAM) > 1:
         raise click.UsageError("standard input can be read only once")
     if output != console.STANDARD_STREAM:

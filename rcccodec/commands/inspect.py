@@ -66,13 +66,15 @@ def file_facts(data: bytes) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
     """List the models that are installed, with their ladders; of a damaged one, a warning is all there is."""
-    from rcccodec.bundle import list_models, model_path, read_card
+    from rcccodec.bundle import list_models, model_path, read_card, read_weights
 
     cards, ladders = {}, []
     for name in list_models():
         try:
             card = read_card(name) | {"sha256": _sha256(model_path(name))}
-            ladders.append(_ladder(name, card))
+            ladder = _ladder(name, card)
+            read_weights(model_path(name), card)
+            ladders.append(ladder)
             cards[name] = card
         except ModelError as error:
             console.remark(f"warning: {error}", quiet=False)

@@ -1,5 +1,6 @@
 """``rcc train``: a source to a model bundle."""
 
+import math
 import shlex
 import signal
 from collections.abc import Iterator
@@ -99,7 +100,9 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "--minutes", type=float, help="Scale both so that training takes about this long on this machine."
 )
 @click.option(
-    "--candidates", type=click.IntRange(16, 1 << 24), default=1 << 15, help="N of the model. [32768]"
+    "--candidates",
+    type=click.IntRange(16, 1 << 24),
+    help="N of the model. [32768; of an extended one, its own]",
 )
 @click.option("--step-candidates", type=click.IntRange(min=2), default=8192, help="N of a NERD step. [8192]")
 @click.option("--latent-dim", type=click.IntRange(min=1), help="Latents of a candidate. [24; paper's: 128]")
@@ -111,7 +114,9 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     help="KLT coordinates of each stage, as 160,256,192. Default: all.",
 )
 @click.option(
-    "--default-rung", type=click.IntRange(min=0), help="Rung that compress takes. Default: the last."
+    "--default-rung",
+    type=click.IntRange(min=0),
+    help="Rung that compress takes. Default: the last; of an extended model, its own.",
 )
 @click.option(
     "--blocks", type=click.IntRange(min=2), default=60_000, help="Blocks cut from photographs. [60000]"
@@ -140,7 +145,7 @@ def train(
     extend: str | None,
     jitter: float,
     minutes: float | None,
-    candidates: int,
+    candidates: int | None,
     step_candidates: int,
     latent_dim: int | None,
     width: int | None,
@@ -159,8 +164,12 @@ def train(
     A beta-VAE at the same slopes comes first (it needs no 2^R samples), then NERD. Interrupting leaves
     checkpoints that --resume takes up; the bundle is written at the end, with its card.
     """
-    if minutes is not None and not minutes > 0:
-        raise click.UsageError("--minutes must be positive")
+    if minutes is not None and not 0 < minutes < math.inf:
+        raise click.UsageError("--minutes must be a positive number")
+    if not math.isfinite(jitter):
+        raise click.UsageError("--jitter must be a number")
+    if extend is not None and Path(output).resolve() == model_path(extend).resolve():
+        raise OutputError(f"{output}: is the model to extend, which stays as it is; name another folder")
     if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
         raise click.UsageError("--nerd-steps and --coordinates are at least 1")
 
@@ -205,14 +214,14 @@ def train(
         device=place,
         checkpoints=Path(output) if resume else None,
     )
-    with _interruptible() as interrupted, console.training_progress(quiet) as (report, say):
+    with interruptible() as interrupted, console.training_progress(quiet) as (report, say):
         folder = train_model(
             plan,
             Path(output),
             data_root=root,
             device=place,
             resume=resume,
-            command=_command_line(context),
+            command=command_line(context),
             report=report,
             say=say,
             stop=lambda: bool(interrupted),
@@ -223,7 +232,7 @@ def train(
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[int]]:
+def interruptible() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM put their exit code in the list, so that the step in hand ends and its checkpoint is
     written; a second one aborts.
     """
@@ -244,9 +253,9 @@ def _interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _command_line(context: click.Context) -> str:
+def command_line(context: click.Context) -> str:
     """The command that was given, for the card, less what changes nothing or holds on this machine only."""
-    words = ["rcc", "train"]
+    words = ["rcc", context.command.name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in ("resume", "quiet", "data_root", "output") or (
@@ -256,7 +265,7 @@ def _command_line(context: click.Context) -> str:
         given = context.params[name]
         for value in given if isinstance(given, tuple) else (given,):
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            if name in ("start_from", "extend"):
+            if name in ("start_from", "extend", "model"):
                 word = Path(word).name
             words += [word] if isinstance(parameter, click.Argument) else [parameter.opts[-1], word]
     return shlex.join([*words, "-o", Path(context.params["output"]).name])

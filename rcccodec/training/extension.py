@@ -1,4 +1,4 @@
-"""A finished model lends its stages and rungs to a longer one; nothing of it is trained or measured again."""
+"""A finished model, taken up again: its stages lent to a longer one, or its index codes fitted anew."""
 
 from __future__ import annotations
 

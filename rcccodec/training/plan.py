@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
+from rcccodec.bundle import MAX_RUNGS, MAX_SLOPE, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, ModelError
@@ -24,6 +24,7 @@ from rcccodec.training.trainer import TrainingPlan, train
 
 DEFAULT_STAGES = {1: "32:0.4", 3: "8:10"}
 VAE_STEPS, NERD_STEPS = 20_000, 8000
+CANDIDATES = 1 << 15
 FEATURES = 16  # feature maps of a patches generator
 TIMED_STEPS = 20
 
@@ -41,7 +42,7 @@ def make_plan(
     vae_steps: Sequence[int] = (VAE_STEPS,),
     nerd_steps: Sequence[int] = (NERD_STEPS,),
     minutes: float | None = None,
-    candidates: int = 1 << 15,
+    candidates: int | None = None,
     step_candidates: int = 8192,
     latent_dim: int | None = None,
     width: int | None = None,
@@ -96,6 +97,8 @@ def make_plan(
     if kept is not None:
         if single or start_from is not None or channels != kept.model.channels:
             raise InputError(f"{extend}: --extend goes with a source and slopes of the model's own kind")
+        if candidates not in (None, kept.model.default_num_candidates):
+            raise InputError(f"{extend}: its N is {kept.model.default_num_candidates} and stays so")
         rungs, candidates = rungs + len(kept.model.rungs), kept.model.default_num_candidates
         if rungs > MAX_RUNGS or len(words) + len(kept.stages) > MAX_STAGES:
             raise InputError(f"a model has at most {MAX_STAGES} stages and {MAX_RUNGS} slopes in all")
@@ -109,6 +112,10 @@ def make_plan(
             raise InputError(f"stage {word!r}: its side must divide the one before ({above})")
         shape = (native or (1, 1))[1:] if channels == 0 else (side, side, channels)
         linear = native is None or s > 0 or channels == 0 or kept is not None
+        if arch == "patches" and linear:
+            raise InputError("--arch patches is for the first stage of images of one size")
+        if coordinates is not None and not linear:
+            raise InputError("--coordinates is for photographs, vectors and residuals")
         try:
             spec = generator_spec(
                 arch, shape, slopes, latent_dim=latent_dim, width=width,
@@ -135,7 +142,16 @@ def make_plan(
         plans.append(StagePlan((side, side), betas, training))
     codebook = kept.model.default_seed if kept else 0
     return RunPlan(
-        name, source, channels, tuple(plans), candidates, codebook, default_rung, blocks, start_from, kept
+        name,
+        source,
+        channels,
+        tuple(plans),
+        candidates or CANDIDATES,
+        codebook,
+        default_rung,
+        blocks,
+        start_from,
+        kept,
     )
 
 
@@ -168,7 +184,7 @@ def parse_stage(text: str) -> tuple[int, tuple[float, ...], tuple[float, float]]
         slopes, _, span = rest.partition("@")
         betas = tuple(float(b) for b in slopes.split(","))
         low, high = (float(b) for b in span.split("-")) if span else (min(betas), max(betas))
-        if int(side) > 0 and all(0 < low <= beta <= high < math.inf for beta in betas):
+        if int(side) > 0 and all(0 < low <= beta <= high <= MAX_SLOPE for beta in betas):
             return int(side), betas, (low, high)
     except ValueError:
         pass

@@ -6,8 +6,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rcccodec.atomic import output_error, write_folder
@@ -69,8 +72,8 @@ def train_model(
         another plan. OutputError: the folder cannot be written. LimitError: the training diverged, or the
         wanted distortion is out of reach.
     """
-    x, shape = _blocks(plan, "train", data_root)
-    held_out, _ = _blocks(plan, "test", data_root)
+    x, shape = first_blocks(plan, "train", data_root)
+    held_out, _ = first_blocks(plan, "test", data_root)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -138,13 +141,21 @@ def train_model(
         "default_seed": plan.seed,
         "rungs": rungs,
     }
-    files = bundle_files(model, generators, priors, "")
-    card = write_card(model, hashlib.sha256(files["model.json"]).hexdigest())
-    write_folder(output, files | {"README.md": card.encode()})
+    write_bundle(output, model, generators, priors)
     return output
 
 
-def _blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, tuple[int, ...]]:
+def write_bundle(
+    output: Path, model: dict[str, Any], generators: list[Generator], priors: dict[str, NDArray[np.uint8]]
+) -> None:
+    """Write the bundle and its card to the folder ``output``; see `rcccodec.bundle.bundle_files`."""
+    files = bundle_files(model, generators, priors, "")
+    card = write_card(model, hashlib.sha256(files["model.json"]).hexdigest())
+    write_folder(output, files | {"README.md": card.encode()})
+
+
+def first_blocks(plan: RunPlan, split: str, data_root: Path | None) -> tuple[Tensor, tuple[int, ...]]:
+    """What the first stage of all codes, (n, dim), and the shape of one, for fitting or ("test") held out."""
     if plan.channels == 0:
         count = 50_000 if split == "train" else HELD_OUT_BLOCKS
         source = load_source(plan.source, split, data_root, limit=count)

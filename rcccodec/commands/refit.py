@@ -1,0 +1,70 @@
+"""``rcc refit``: other index codes for a finished model."""
+
+from pathlib import Path
+
+import click
+
+from rcccodec.commands import console
+from rcccodec.commands.train import command_line, interruptible
+from rcccodec.errors import OutputError
+from rcccodec.model_search import model_path
+
+
+@click.command(
+    epilog=console.examples(
+        "rcc refit photo -o models/photo-20 --candidates 1048576",
+        "rcc refit mnist -o models/mnist-b --seed 1",
+    )
+)
+@click.argument("model")
+@click.option("-o", "--output", required=True, metavar="FOLDER", help="Model bundle to write.")
+@click.option("--data-root", envvar="RCC_DATA", help="Where the standard data sets are. Default: $RCC_DATA.")
+@click.option("--candidates", type=click.IntRange(16, 1 << 24), help="N to fit for. Default: the model's.")
+@click.option(
+    "--seed", type=click.IntRange(0, (1 << 63) - 1), help="Codebook of the priors. Default: the model's."
+)
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.pass_context
+def refit(
+    context: click.Context,
+    model: str,
+    output: str,
+    data_root: str | None,
+    candidates: int | None,
+    seed: int | None,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+) -> None:
+    """Fit the index codes of MODEL anew, on the data it was trained on: for more candidates, for another
+    codebook, or because fitting has become better. Its generators stay as they are.
+    """
+    if (Path(output) / "model.json").exists():
+        raise OutputError(f"{output}: holds a model; name another folder")
+
+    import torch
+
+    from rcccodec.training.extension import keep
+    from rcccodec.training.refit import refit_model, refit_plan
+
+    if threads:
+        torch.set_num_threads(threads)
+    place = console.resolve_device(device)
+    kept = keep(model_path(model))
+    plan = refit_plan(kept, Path(output).resolve().name, candidates=candidates, seed=seed)
+    with interruptible() as interrupted, console.training_progress(quiet) as (_, say):
+        folder = refit_model(
+            kept,
+            plan,
+            Path(output),
+            data_root=Path(data_root) if data_root else None,
+            device=place,
+            command=command_line(context),
+            say=say,
+            stop=lambda: bool(interrupted),
+        )
+    if folder is None:
+        click.echo("rcc: interrupted; nothing was written", err=True)
+        raise SystemExit(interrupted[0])
