@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 import rcccodec
-from rcccodec.commands import compress, console, decompress, inspect, train
+from rcccodec.commands import compress, console, decompress, inspect, train, train_ntc
 from rcccodec.errors import LimitError, RccError
 
 INTERRUPTED = 130
@@ -48,6 +48,7 @@ for _command in (
     inspect.models,
     inspect.samples,
     train.train,
+    train_ntc.train_ntc,
 ):
     rcc.add_command(_command)
 

@@ -193,14 +193,14 @@ def train(
         device=place,
         checkpoints=Path(output) if resume else None,
     )
-    with _interruptible() as interrupted, console.training_progress(quiet) as (report, say):
+    with interruptible() as interrupted, console.training_progress(quiet) as (report, say):
         folder = train_model(
             plan,
             Path(output),
             data_root=root,
             device=place,
             resume=resume,
-            command=_command_line(context),
+            command=command_line(context),
             report=report,
             say=say,
             stop=lambda: bool(interrupted),
@@ -211,7 +211,7 @@ def train(
 
 
 @contextmanager
-def _interruptible() -> Iterator[list[bool]]:
+def interruptible() -> Iterator[list[bool]]:
     """Ctrl-C fills the list, so that the step in hand ends and its checkpoint is written; a second aborts."""
     interrupted: list[bool] = []
 
@@ -227,9 +227,9 @@ def _interruptible() -> Iterator[list[bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _command_line(context: click.Context) -> str:
+def command_line(context: click.Context) -> str:
     """The command that was given, for the card, less what changes nothing or holds on this machine only."""
-    words = ["rcc", "train"]
+    words = ["rcc", context.command.name or ""]
     for parameter in context.command.params:
         name = parameter.name or ""
         if name in ("resume", "quiet", "data_root", "output") or (
