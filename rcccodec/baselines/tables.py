@@ -55,12 +55,16 @@ class Tables:
                 raise ValueError("a table does not rise from 0 to 2^16")
 
     def bits(self, symbols: Symbols, rows: Symbols) -> NDArray[np.float64]:
-        """Ideal code length of each symbol under its row, shaped as ``symbols``; escaped ones: the escape."""
+        """Ideal code length of each symbol under its row, shaped as ``symbols``."""
         position = symbols.astype(np.int64) - self.offsets[rows]
         escape = self.lengths[rows] - 2
-        position = np.where((position < 0) | (position >= escape), escape, position)
-        frequency = self.cdfs[rows, position + 1] - self.cdfs[rows, position]
-        return PRECISION_BITS - np.log2(frequency)
+        escaped = (position < 0) | (position >= escape)
+        entry = np.where(escaped, escape, position)
+        frequency = self.cdfs[rows, entry + 1] - self.cdfs[rows, entry]
+        # CompressAI sends an escaped value, folded to be non-negative, as a count of nibbles and the nibbles
+        folded = np.where(position < 0, -2 * position - 1, 2 * (position - escape))
+        nibbles = np.ceil(np.log2(np.maximum(folded, 0) + 1) / 4)
+        return PRECISION_BITS - np.log2(frequency) + np.where(escaped, 4 * (1 + nibbles), 0)
 
 
 @torch.no_grad()

@@ -29,8 +29,9 @@ class NtcPlan:
 
     ``batch_size``: codes of each slope in a step. ``entropy_rate``: factor on the learning rate of the
     entropy model and the gains, which move too slowly otherwise. ``soft_from``, ``hard_from``, ``sharpest``:
-    see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1; without it
-    the low slopes stay at zero bits. ``jitter``: strength of the affine maps of rcccodec.training.jitter.
+    see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1;
+    without it the low slopes stay at zero bits. ``jitter``: strength of the affine maps of
+    rcccodec.training.jitter.
     """
 
     spec: NtcSpec
