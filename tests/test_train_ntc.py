@@ -30,7 +30,7 @@ def gaussian() -> torch.Tensor:
 @pytest.fixture(scope="module")
 def trained(gaussian) -> list[dict[str, float]]:
     """Held-out points of a Gaussian's code at a slope where nothing is worth sending, and at two others."""
-    plan = NtcPlan(NtcSpec("vector", (2,), (0.02, 1.0, 6.0), 2, 24), 400, batch_size=48)
+    plan = NtcPlan(NtcSpec("vector", (2,), (0.02, 1.0, 6.0), 2, 24), 500, batch_size=48)
     network = train(gaussian[:30_000], plan).network.eval()
     tables = network.tables()
     return [measure(network, tables, gaussian[30_000:], k) for k in range(3)]

@@ -24,6 +24,7 @@ from rcccodec.baselines.tables import Tables, factorised_tables
 from rcccodec.proposals.generator import GeneratorSpec, build_generator
 
 FIRST_GAIN = 1.0  # steps of the quantiser in one unit of the analysis, before training
+FIRST_SPREAD = 6.0  # factor on the first latents of vectors: components below the noise are never found
 FIRST_SCALE = 2.0  # of the entropy model's densities, likewise
 
 
@@ -100,17 +101,19 @@ class VectorNtc(nn.Module):
             self.bottleneck = entropy_bottleneck(len(spec.betas) * spec.latent_dim)
 
     def start_from(self, mean: Tensor, basis: Tensor, variances: Tensor) -> None:
-        """Begin at the mean of the vectors."""
-        for network in self.outward:
-            network.start_from(mean, None, None)
+        """Begin at the mean of the vectors, with latents that stand out of the rounding."""
+        with torch.no_grad():
+            for inward, outward in zip(self.inward, self.outward, strict=True):
+                inward.body[-1].weight.mul_(FIRST_SPREAD)
+                outward.start_from(mean, None, None)
 
     def analysis(self, x: Tensor, slope: Tensor) -> Tensor:
         """Latents (n, latent_dim) before rounding."""
-        return FIRST_GAIN * _each(self.inward, x, slope)
+        return _each(self.inward, x, slope)
 
     def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
         """Vectors (n, m) of rounded latents."""
-        return _each(self.outward, y / FIRST_GAIN, slope)
+        return _each(self.outward, y, slope)
 
     def rate_and_distortion(self, x: Tensor, slope: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
         """Rates (nats) and summed squared errors, (n,) each, of codes x (n, dim).
