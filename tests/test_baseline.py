@@ -98,12 +98,37 @@ def test_a_block_code_repeats_the_last_image_to_fill_its_last_code(folder):
     assert all(np.array_equal(a, b) for a, b in zip(part, whole[:2], strict=True))
 
 
+@pytest.mark.parametrize("name", ["image", "block", "vector"])
+def test_a_search_lowers_every_lagrangian_and_nothing_else_changes(folder, name):
+    bundle, count = load_bundle(folder / name), 12
+    items = _items(name, count * SPECS[name].images_per_code)
+    x = torch.from_numpy(np.stack(items)).reshape(count, -1).float() / (1 if name == "vector" else 255)
+
+    def lagrangians(passes: int) -> np.ndarray:
+        ((symbols, rows, tables),) = code_parts(bundle.network, bundle.tables, x, 1, passes)
+        bits = tables.bits(symbols, rows).reshape(count, -1).sum(1)
+        y = torch.from_numpy(symbols.reshape(count, -1)).float()
+        distortions = (x - bundle.network.synthesis(y, torch.full((count,), 1))).square().sum(1)
+        return bits * np.log(2) + bundle.spec.betas[1] * distortions.numpy()
+
+    plain, once, often = lagrangians(0), lagrangians(1), lagrangians(9)
+    assert (once <= plain + 1e-4).all()
+    assert (often <= once + 1e-4).all()
+    assert once.mean() < plain.mean() - 0.1  # control: there was something to find
+    baseline = load_baseline(folder / name)
+    beta = baseline.betas[1]
+    assert len(baseline.decompress(baseline.compress(items, beta, search_passes=2))) == len(items)
+    assert baseline.compress(items, beta, search_passes=2) != baseline.compress(items, beta)
+
+
 def test_what_it_cannot_code_is_refused_in_one_line(folder):
     image, photo = load_baseline(folder / "image"), load_baseline(folder / "factorized")
     vector = load_baseline(folder / "vector")
     good = np.zeros((8, 8), np.uint8)
     with pytest.raises(LimitError, match=r"not trained for slope 0\.3, but for 0\.2, 1"):
         image.compress([good], 0.3)
+    with pytest.raises(LimitError, match="no search"):
+        photo.compress([good], 3.0, search_passes=1)
     for call in (
         lambda: image.compress([], 0.2),
         lambda: image.compress([np.zeros((8, 9), np.uint8)], 0.2),

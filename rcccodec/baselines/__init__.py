@@ -4,7 +4,8 @@
     rounding   noise, soft, hard          tables       integer frequency tables, CompressAI's rANS coder
     training   R + beta D at all slopes   coding       codes to symbols and back
     bundle     folders with weights       file         the bytes a baseline writes
-    baseline   compress and decompress    run          what ``rcc train-ntc`` does
+    baseline   compress and decompress    refine       an encoder that searches
+    run        what ``rcc train-ntc`` does
 
 Importing this package loads neither torch nor CompressAI.
 """

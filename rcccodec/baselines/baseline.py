@@ -33,7 +33,9 @@ class Baseline:
         self._spec, self._network, self._tables = bundle.spec, bundle.network, bundle.tables
 
     @torch.no_grad()
-    def compress(self, images: Sequence[Item], beta: float, *, string_each: bool = False) -> bytes:
+    def compress(
+        self, images: Sequence[Item], beta: float, *, string_each: bool = False, search_passes: int = 0
+    ) -> bytes:
         """One whole file.
 
         Args:
@@ -41,28 +43,31 @@ class Baseline:
                 of photographs. For ``vector``: float (m,).
             beta: one of ``betas``.
             string_each: a string of whole 32-bit words for each code, as CompressAI does, not one for all.
+            search_passes: of `refine.refine` over the latents, 0 for the one-shot encoder. Not for pictures.
 
         Raises:
             InputError: no images, or of a size or kind that the baseline does not code.
-            LimitError: a slope it was not trained for.
+            LimitError: a slope it was not trained for, or a search where there is none.
         """
         if beta not in self.betas:
             known = ", ".join(f"{b:g}" for b in self.betas)
             raise LimitError(f"{self.name}: not trained for slope {beta:g}, but for {known}")
+        if search_passes and self._spec.photographs:
+            raise LimitError(f"{self.name}: no search for photographs")
         slope = self.betas.index(beta)
         arrays = [np.asarray(image) for image in images]
         if not arrays:
             raise InputError(f"{self.name}: no images to compress")
         for array in arrays:
             self._check(array)
-        codes = self._code_parts(arrays, slope, string_each)
+        codes = self._code_parts(arrays, slope, string_each, search_passes)
         strings = [encode(parts) for parts in codes]
         groups = tuple(
             Group(len(list(run)), shape) for shape, run in groupby(_shape_of(array) for array in arrays)
         )
         return pack(NtcFile(self._id, slope, string_each, groups, tuple(strings)))
 
-    def _code_parts(self, arrays: list[Item], slope: int, each: bool) -> list[list[Part]]:
+    def _code_parts(self, arrays: list[Item], slope: int, each: bool, search_passes: int) -> list[list[Part]]:
         """The parts of every string."""
         if self._spec.photographs:
             pictures = [picture_parts(self._network, self._tables, _planes(a), slope) for a in arrays]
@@ -70,7 +75,7 @@ class Baseline:
         x = torch.stack([_row(array) for array in arrays])
         missing = -len(x) % self._spec.images_per_code
         x = torch.cat([x, x[-1:].expand(missing, -1)]).view(-1, self._spec.dim)
-        parts = code_parts(self._network, self._tables, x, slope)
+        parts = code_parts(self._network, self._tables, x, slope, search_passes)
         if not each:
             return [parts]
         ((symbols, rows, tables),) = parts

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from rcccodec.baselines.networks import Network
 from rcccodec.baselines.photo import PhotoNtc
+from rcccodec.baselines.refine import refine
 from rcccodec.baselines.tables import Reader, Symbols, Tables, to_symbols
 
 CODES_AT_ONCE = 512  # fixed: the batch may decide the last bit of a matrix product
@@ -17,11 +18,16 @@ CODES_AT_ONCE = 512  # fixed: the batch may decide the last bit of a matrix prod
 Part = tuple[Symbols, Symbols, Tables]
 
 
-def code_parts(network: Network, tables: dict[str, Tables], x: Tensor, slope: int) -> list[Part]:
+def code_parts(
+    network: Network, tables: dict[str, Tables], x: Tensor, slope: int, search_passes: int = 0
+) -> list[Part]:
     """Parts to encode of codes x (n, dim), code by code, for ``image``, ``block`` and ``vector``."""
     latents = []
     for rows in x.split(CODES_AT_ONCE):
-        latents.append(to_symbols(network.analysis(rows, torch.full((len(rows),), slope))))
+        found = to_symbols(network.analysis(rows, torch.full((len(rows),), slope)))
+        if search_passes:
+            found = refine(network, tables["latents"], rows, found, slope, search_passes)
+        latents.append(found)
     symbols = np.concatenate(latents)
     return [(symbols.ravel(), _latent_rows(network, len(symbols), slope), tables["latents"])]
 
