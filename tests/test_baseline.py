@@ -15,6 +15,13 @@ from rcccodec.baselines import list_baselines, load_baseline
 from rcccodec.baselines.bundle import load_bundle
 from rcccodec.baselines.coding import code_parts, part_bits
 from rcccodec.baselines.compressai import import_compressai
+from rcccodec.baselines.networks import (
+    build_network,
+    coding_tensors,
+    loaded_tensors,
+    round_to_stored,
+    stored_tensors,
+)
 from rcccodec.baselines.spec import NtcSpec
 from rcccodec.errors import FormatError, InputError, LimitError, ModelError
 from rcccodec.model_search import list_models
@@ -215,6 +222,25 @@ def test_damaged_descriptions_end_in_model_error(folder, tmp_path, text):
     (path / "baseline.json").write_text(text)
     with pytest.raises(ModelError):
         load_bundle(path)
+
+
+def test_compact_weights_come_back_as_they_were_rounded():
+    torch.manual_seed(0)
+    spec = NtcSpec("image", (8, 8, 1), (0.2, 1.0), 5, 120, 1, 20)
+    network = build_network(spec)
+    exact = {name: value.clone() for name, value in coding_tensors(network).items()}
+    round_to_stored(network, compact=True)
+    stored = stored_tensors(network, compact=True)
+    loaded = loaded_tensors(stored)
+    name = "synthesis_network.layers.1.weight"
+    assert stored[name].dtype == torch.int8
+    for name, value in coding_tensors(network).items():
+        assert torch.allclose(loaded[name], value, atol=1e-6)
+        assert (value - exact[name]).abs().max() <= exact[name].abs().max() / 250 + 1e-7
+    half = sum(t.nbytes for t in stored_tensors(network).values())
+    assert sum(t.nbytes for t in stored.values()) < 0.75 * half
+    with pytest.raises(ValueError, match="scales"):
+        loaded_tensors({n: t for n, t in stored.items() if not n.startswith("scale.")})
 
 
 def test_sizes_that_would_ask_for_too_much_are_refused():

@@ -18,7 +18,7 @@ from rcccodec.errors import InputError, ModelError
 from rcccodec.sources import load_source
 
 TINY = NtcPlan(NtcSpec("image", (4, 4, 1), (0.5, 2.0), 3, 8, 1, 16), 12, batch_size=4)
-DIGITS = ["sample-digits", "-o", "made", "--width", "8", "--latent-dim", "3", "--steps", "4"]
+DIGITS = ["sample-digits", "-o", "made", "--width", "8", "--latent-dim", "4", "--steps", "4"]
 VARIANCES = (4.0, 1.0)
 
 
@@ -102,7 +102,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 
 @pytest.mark.parametrize("kind", ["image", "block"])
 def test_a_trained_baseline_codes_its_digits(command, kind):
-    code, err = command(*DIGITS, "--beta", "0.2,0.4", "--kind", kind, "--threads", "1")
+    code, err = command(*DIGITS, "--beta", "0.2,0.4", "--kind", kind, "--threads", "1", "--compact")
     assert code == 0, err
     baseline = load_baseline("made")
     assert (baseline.kind, baseline.betas, baseline.name) == (kind, (0.2, 0.4), "made")
@@ -111,6 +111,7 @@ def test_a_trained_baseline_codes_its_digits(command, kind):
     assert [image.shape for image in decoded] == [(32, 32)] * 5
     card = Path("made/README.md").read_text()
     assert f"--kind {kind} --beta 0.2,0.4" in card
+    assert "--compact --threads 1 -o made" in card
     assert baseline.sha256 in card
     held_out = json.loads(Path("made/baseline.json").read_text())["held_out"]
     assert [row["beta"] for row in held_out] == [0.2, 0.4]
@@ -125,9 +126,16 @@ def test_photographs_and_vectors_train_too(command):
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(f"pictures/{i}.png")
     options = ["--width", "4", "--latent-dim", "4", "--steps", "2", "--beta", "10"]
-    code, err = command("pictures", "-o", "photo", "--kind", "hyperprior", *options)
+    assert command("pictures", "-o", "first", *options)[0] == 0
+    start = ["--start-from", f"first/{CHECKPOINT}"]
+    code, err = command("pictures", "-o", "photo", "--kind", "hyperprior", *options, *start)
     assert code == 0, err
-    assert load_baseline("photo").kind == "hyperprior"
+    assert (load_baseline("first").kind, load_baseline("photo").kind) == ("factorized", "hyperprior")
+    card = Path("photo/README.md").read_text()
+    assert f"--start-from {CHECKPOINT} " in card
+    code, err = command("sample-digits", "-o", "digits", "--steps", "1", *start)
+    assert code == 5
+    assert "do not fit" in err
     code, err = command("gaussian:m=3,decay=0.5", "-o", "vectors", "--steps", "3", "--beta", "1,2")
     assert code == 0, err
     assert load_baseline("vectors").kind == "vector"
@@ -151,6 +159,29 @@ def test_an_interrupted_run_resumes_and_an_earlier_one_is_not_replaced(command, 
     code, err = command(*DIGITS, "--resume", "--seed", "1")
     assert code == 5
     assert "other settings" in err
+
+
+def test_a_block_code_begins_where_a_one_shot_code_ended(tmp_path):
+    x = torch.randint(0, 256, (400, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    path = tmp_path / "one.safetensors"
+    one = train(x, replace(TINY, steps=60), checkpoint=path).network.eval()
+    spec = replace(TINY.spec, kind="block", latent_dim=12, images_per_code=4)
+    start = {"start_from": path, "stop": lambda: True}
+    block = train(x, replace(TINY, spec=spec, start="x"), **start).network.eval()
+    for k in range(2):
+        wanted = measure(one, one.tables(), x, k)
+        found = measure(block, block.tables(), x, k)
+        assert found["rate_bits"] == pytest.approx(wanted["rate_bits"], abs=1e-6)
+        assert found["distortion"] == pytest.approx(wanted["distortion"], abs=1e-4)
+        fresh = train(x, replace(TINY, spec=spec), stop=lambda: True).network.eval()  # control
+        assert measure(fresh, fresh.tables(), x, k)["distortion"] != pytest.approx(
+            wanted["distortion"], abs=1e-4
+        )
+    image = train(x, replace(TINY, start="x"), **start).network
+    assert all(torch.equal(v, image.state_dict()[n]) for n, v in one.state_dict().items())
+    for other in ({"latent_dim": 16}, {"betas": (0.5, 3.0)}, {"width": 9}):
+        with pytest.raises(ModelError, match="do not fit"):
+            train(x, replace(TINY, spec=replace(spec, **other)), **start)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +220,7 @@ def test_a_missing_extra_is_said_in_one_line(command, monkeypatch):
 
 
 def test_minutes_become_steps_and_a_checkpoint_keeps_its_own(command, tmp_path):
-    run = make_run("sample-digits", "x", data_root=None, minutes=0.01, width=8, latent_dim=3, betas=(0.4,))
+    run = make_run("sample-digits", "x", data_root=None, minutes=0.01, width=8, latent_dim=4, betas=(0.4,))
     assert run.plan.steps >= 1
     assert command(*DIGITS)[0] == 0
     again = make_run("sample-digits", "x", data_root=None, minutes=9, checkpoint=Path("made") / CHECKPOINT)

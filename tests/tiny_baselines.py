@@ -11,7 +11,7 @@ from rcccodec.baselines.spec import NtcSpec
 SPECS = {
     "image": NtcSpec("image", (8, 8, 1), (0.2, 1.0), 5, 16, 1, 20),
     "colour": NtcSpec("image", (4, 6, 3), (0.2, 1.0), 5, 16, 1, 20),
-    "block": NtcSpec("block", (8, 8, 1), (0.2, 1.0), 7, 16, 1, 20, images_per_code=4),
+    "block": NtcSpec("block", (8, 8, 1), (0.2, 1.0), 8, 16, 1, 20, images_per_code=4),
     "vector": NtcSpec("vector", (3,), (0.5, 2.0), 3, 6),
     "factorized": NtcSpec("factorized", (64, 64, 3), (3.0, 30.0), 8, 8),
     "hyperprior": NtcSpec("hyperprior", (64, 64, 3), (3.0, 30.0), 8, 8),
@@ -23,12 +23,13 @@ def write_tiny_baselines(folder: Path) -> None:
     torch.manual_seed(0)
     for name, spec in SPECS.items():
         network = build_network(spec).eval().requires_grad_(False)
-        if hasattr(network, "whiten"):
-            network.whiten.normal_(std=0.5)
+        for buffer, value in network.named_buffers():
+            if buffer.endswith("whiten"):
+                value.normal_(std=0.5)
         for parameter, value in network.named_parameters():
-            if parameter.startswith("log_gain"):
+            if parameter.endswith("log_gain"):
                 value.fill_(1.5)
-            elif parameter == "analysis_network.last.weight":
+            elif parameter.endswith("analysis_network.last.weight"):
                 value.mul_(20)
         tables = network.tables()
         round_to_stored(network)

@@ -1,7 +1,8 @@
 """Baseline bundles: a folder with ``baseline.json``, ``weights.safetensors`` and a card.
 
     baseline.json         kind, sizes, slopes, source, command, held-out R and D, SHA-256 of the weights
-    weights.safetensors   network.<parameter> (float16); tables.<name>.{cdfs,lengths,offsets} (int32)
+    weights.safetensors   network.<parameter> (float16, or int8 with network.scale.<parameter>);
+                          tables.<name>.{cdfs,lengths,offsets} (int32)
     README.md             the card, for people
 
 The identity of a baseline is the SHA-256 of ``baseline.json``, which pins the weights.
@@ -44,21 +45,21 @@ class Bundle:
     tables: dict[str, Tables]
 
 
-def bundle_files(card: dict[str, Any], network: Network, tables: dict[str, Tables]) -> dict[str, bytes]:
-    """The files of a bundle but its card; ``network`` holds weights that float16 can say.
+def bundle_files(
+    card: dict[str, Any], network: Network, tables: dict[str, Tables], *, compact: bool = False
+) -> dict[str, bytes]:
+    """The files of a bundle but its card; ``network`` holds weights rounded by ``round_to_stored``.
 
     Args:
         card: fields of ``baseline.json``, less version, spec and hash.
+        compact: large matrices in int8.
     """
     import torch
     from safetensors.torch import save
 
-    from rcccodec.baselines.networks import coding_tensors
+    from rcccodec.baselines.networks import stored_tensors
 
-    tensors = {
-        f"network.{name}": value.cpu().to(torch.float16).contiguous()
-        for name, value in coding_tensors(network).items()
-    }
+    tensors = {f"network.{name}": t for name, t in stored_tensors(network, compact=compact).items()}
     for which, rows in tables.items():
         for field in _TABLE_FIELDS:
             tensors[f"tables.{which}.{field}"] = torch.from_numpy(getattr(rows, field))
@@ -98,7 +99,7 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Bundle:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from rcccodec.baselines.networks import with_weights
+    from rcccodec.baselines.networks import loaded_tensors, with_weights
     from rcccodec.baselines.spec import NtcSpec
     from rcccodec.baselines.tables import Tables
 
@@ -112,7 +113,7 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Bundle:
         raise ModelError(f"{file}: not a safetensors file ({error})") from error
     spec = NtcSpec.from_json(card["spec"])
     weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
-    network = with_weights(spec, weights)
+    network = with_weights(spec, loaded_tensors(weights))
     tables = {}
     for which, rows in _rows_wanted(spec).items():
         tables[which] = Tables(*(tensors[f"tables.{which}.{field}"].numpy() for field in _TABLE_FIELDS))

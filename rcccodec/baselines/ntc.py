@@ -1,4 +1,4 @@
-"""One-shot nonlinear transform coding of small images, blocks of them, and vectors, at several slopes.
+"""One-shot nonlinear transform coding of small images and of vectors, at several slopes.
 
     x --> features --> analysis --> gain_k --> round --> 1/gain_k --> synthesis --> x_hat
                                                  |
@@ -29,27 +29,25 @@ FIRST_SCALE = 2.0  # of the entropy model's densities, likewise
 
 
 class Ntc(nn.Module):
-    """Networks of an ``image`` or ``block`` code; see the head of this module.
+    """Networks of an ``image`` code; see the head of this module.
 
-    Buffers ``mean`` (pixels of an image,) and ``whiten`` (pixels, features) make the features of each image.
+    Buffers ``mean`` (pixels,) and ``whiten`` (pixels, features) make the features of an image.
     """
 
     def __init__(self, spec: NtcSpec, *, for_training: bool = True) -> None:
         super().__init__()
         self.spec = spec
-        image_dim, count = math.prod(spec.shape), spec.images_per_code
         slopes = (spec.betas[0], spec.betas[-1])
-        self.register_buffer("mean", torch.zeros(image_dim))
-        self.register_buffer("whiten", torch.zeros(image_dim, spec.features))
+        self.register_buffer("mean", torch.zeros(spec.dim))
+        self.register_buffer("whiten", torch.zeros(spec.dim, spec.features))
         with torch.device("cpu"):  # not stored, so never a placeholder
             self.register_buffer("log_betas", torch.tensor(spec.betas).log(), persistent=False)
         inward = GeneratorSpec(
-            "mlp", (spec.latent_dim,), spec.features * count, spec.width, spec.depth, "linear",
+            "mlp", (spec.latent_dim,), spec.features, spec.width, spec.depth, "linear",
             spec.latent_dim, slopes,
         )  # fmt: skip
-        height, *rest = spec.shape
         outward = GeneratorSpec(
-            "mlp", (height * count, *rest), spec.latent_dim, spec.width, spec.depth, "sigmoid", None, slopes
+            "mlp", spec.shape, spec.latent_dim, spec.width, spec.depth, "sigmoid", None, slopes
         )
         self.analysis_network = build_generator(inward)
         del self.analysis_network.mean, self.analysis_network.basis  # latents have no axes of their own
@@ -63,12 +61,11 @@ class Ntc(nn.Module):
         floor = variances[0].clamp_min(1e-12) * 1e-4
         self.mean.copy_(mean)
         self.whiten.copy_((basis / (variances + floor).sqrt()[:, None]).T)
-        self.synthesis_network.start_from(mean.repeat(self.spec.images_per_code), None, None)
+        self.synthesis_network.start_from(mean, None, None)
 
     def analysis(self, x: Tensor, slope: Tensor) -> Tensor:
         """Latents (n, latent_dim) before rounding, of x (n, dim) and ``slope`` (n,), numbers of slopes."""
-        rows = x.view(len(x) * self.spec.images_per_code, -1)
-        features = ((rows - self.mean) @ self.whiten).view(len(x), -1)
+        features = (x - self.mean) @ self.whiten
         return self.analysis_network(features, self.log_betas[slope]) * self.log_gain[slope].exp()
 
     def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
@@ -80,7 +77,7 @@ class Ntc(nn.Module):
 
         ``slope`` (n,) int64 must be i mod K in row i, K slopes in all.
         """
-        return _rate_and_distortion(self, x, slope, rounding)
+        return code_rate_and_distortion(self, x, slope, rounding)
 
     def tables(self) -> dict[str, Tables]:
         """Integer tables of the trained entropy model: ``latents``, row slope * latent_dim + latent."""
@@ -120,15 +117,15 @@ class VectorNtc(nn.Module):
 
         ``slope`` (n,) int64 must be i mod K in row i, K slopes in all.
         """
-        return _rate_and_distortion(self, x, slope, rounding)
+        return code_rate_and_distortion(self, x, slope, rounding)
 
     def tables(self) -> dict[str, Tables]:
         """Integer tables of the trained entropy model: ``latents``, row slope * latent_dim + latent."""
         return {"latents": factorised_tables(self.bottleneck)}
 
 
-def _rate_and_distortion(
-    network: Ntc | VectorNtc, x: Tensor, slope: Tensor, rounding: Rounding
+def code_rate_and_distortion(
+    network: Any, x: Tensor, slope: Tensor, rounding: Rounding
 ) -> tuple[Tensor, Tensor]:
     charged, seen = rounding(network.analysis(x, slope))
     nats = factorised_nats(network.bottleneck, charged.view(-1, network.bottleneck.channels))

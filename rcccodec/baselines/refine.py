@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcccodec.baselines.block import BlockNtc
 from rcccodec.baselines.ntc import Ntc, VectorNtc
 from rcccodec.baselines.tables import Symbols, Tables
 
 
 @torch.no_grad()
 def refine(
-    network: Ntc | VectorNtc, tables: Tables, x: Tensor, symbols: Symbols, slope: int, passes: int
+    network: Ntc | BlockNtc | VectorNtc, tables: Tables, x: Tensor, symbols: Symbols, slope: int, passes: int
 ) -> Symbols:
     """Latents of codes x (n, dim) with R + beta D no higher than those of ``symbols`` (n, latent_dim).
 

@@ -26,7 +26,7 @@ from rcccodec.checkpoint import load_checkpoint
 from rcccodec.errors import InputError, ModelError
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import source_blocks
-from rcccodec.training.plan import channels_of
+from rcccodec.training.plan import channels_of, checkpoint_name
 from rcccodec.training.trainer import to_unit
 
 CHECKPOINT = "checkpoint-ntc.safetensors"
@@ -39,7 +39,7 @@ TIMED_STEPS = 20
 
 DEFAULT_BETAS = {
     "image": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0),
-    "block": (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0),
+    "block": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0),
     "vector": (0.5, 1.0, 2.0, 4.0, 8.0),
     "factorized": (3.0, 10.0, 30.0, 100.0),
     "hyperprior": (3.0, 10.0, 30.0, 100.0),
@@ -47,7 +47,7 @@ DEFAULT_BETAS = {
 # latents, hidden width, steps, codes of each slope a step, learning rate
 _DEFAULTS = {
     "image": (32, 640, 15_000, 24, 3e-3),
-    "block": (96, 512, 8000, 24, 3e-3),
+    "block": (128, 640, 8000, 8, 3e-3),
     "factorized": (96, 64, 8000, 1, 1e-3),
     "hyperprior": (96, 64, 8000, 1, 1e-3),
 }
@@ -55,11 +55,13 @@ _DEFAULTS = {
 
 @dataclass(frozen=True)
 class NtcRun:
-    """A whole run: the plan and where its data come from."""
+    """A whole run: the plan, where its data and first networks come from, whether its bundle is compact."""
 
     name: str
     source: str
     plan: NtcPlan
+    start_from: Path | None = None
+    compact: bool = False
 
 
 def make_run(
@@ -73,6 +75,9 @@ def make_run(
     minutes: float | None = None,
     latent_dim: int | None = None,
     width: int | None = None,
+    learning_rate: float | None = None,
+    start_from: Path | None = None,
+    compact: bool = False,
     jitter: float = 0.0,
     seed: int = 0,
     device: str = "cpu",
@@ -115,12 +120,13 @@ def make_run(
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
     plan = NtcPlan(
-        spec, steps or count, batch_size=codes, learning_rate=rate, jitter=jitter, seed=seed,
-        soft_from=1.0 if spec.photographs else 0.0, hard_from=0.9 if spec.photographs else 0.85,
+        spec, steps or count, batch_size=codes, learning_rate=learning_rate or rate, jitter=jitter, seed=seed,
+        start=checkpoint_name(start_from) if start_from else "", soft_from=1.0 if spec.photographs else 0.0,
+        hard_from=0.9 if spec.photographs else 0.85,
     )  # fmt: skip
     if minutes is not None and steps is None:
         plan = _steps_for(plan, minutes, checkpoint, device)
-    return NtcRun(name, source, plan)
+    return NtcRun(name, source, plan, start_from, compact)
 
 
 def train_baseline(
@@ -157,13 +163,13 @@ def train_baseline(
     checkpoint = output / CHECKPOINT
     trained = train(
         x, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
-        report=report, stop=stop,
+        report=report, stop=stop, start_from=run.start_from,
     )  # fmt: skip
     if stop():
         return None
     network = trained.network.cpu().eval().requires_grad_(False)
     tables = network.tables()
-    round_to_stored(network)
+    round_to_stored(network, compact=run.compact)
     measured = []
     for k in range(len(run.plan.spec.betas)):
         measured.append(measure(network, tables, held_out, k))
@@ -182,7 +188,7 @@ def train_baseline(
         "training_seconds": round(trained.seconds),
         "held_out": measured,
     }
-    files = bundle_files(card, network, tables)
+    files = bundle_files(card, network, tables, compact=run.compact)
     described = card | {"spec": run.plan.spec.to_json()}
     files["README.md"] = write_card(described, hashlib.sha256(files[DESCRIPTION]).hexdigest()).encode()
     write_folder(output, files)
@@ -269,7 +275,7 @@ def _steps_for(plan: NtcPlan, minutes: float, checkpoint: Path | None, device: s
             raise ModelError(f"{checkpoint}: not a checkpoint of a training run") from error
     x = torch.rand((512, math.prod(plan.spec.shape)), generator=torch.Generator().manual_seed(0))
     marks: list[float] = []
-    short = replace(plan, steps=TIMED_STEPS)
+    short = replace(plan, steps=TIMED_STEPS, start="")
     train(x, short, device=device, report=lambda _: marks.append(time.monotonic()))
     tail = marks[len(marks) // 2 :]
     return replace(plan, steps=max(1, round(60 * minutes * (len(tail) - 1) / (tail[-1] - tail[0]))))

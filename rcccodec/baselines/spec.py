@@ -49,6 +49,8 @@ class NtcSpec:
             raise ValueError("photographs have three channels")
         if self.images_per_code > 1 and self.kind != "block":
             raise ValueError("only block codes hold several images")
+        if self.latent_dim % self.images_per_code:
+            raise ValueError(f"{self.latent_dim} latents for {self.images_per_code} images")
         limits = (
             ("values a code", 1 if self.photographs else self.dim, MAX_DIM),
             ("latents", self.latent_dim, MAX_CHANNELS if self.photographs else MAX_LATENTS),

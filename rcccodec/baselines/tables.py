@@ -107,8 +107,8 @@ class Reader:
 
 
 def to_symbols(y: torch.Tensor) -> Symbols:
-    """Latents rounded half to even, int32."""
-    return torch.round(y.detach()).clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int32).cpu().numpy()
+    """Latents rounded half to even, int32; NaN is 0, for the coder would never end on what becomes of it."""
+    return torch.round(y.detach()).nan_to_num().clamp(-MAX_SYMBOL, MAX_SYMBOL).to(torch.int32).cpu().numpy()
 
 
 def _lists(tables: Tables) -> tuple[list[list[int]], list[int], list[int]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rcccodec.baselines.block import from_one_shot
 from rcccodec.baselines.networks import Network, build_network
-from rcccodec.baselines.rounding import schedule
+from rcccodec.baselines.rounding import Rounding, schedule
 from rcccodec.baselines.spec import NtcSpec
 from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rcccodec.errors import InputError, LimitError, ModelError
@@ -31,7 +32,8 @@ class NtcPlan:
     entropy model and the gains, which move too slowly otherwise. ``soft_from``, ``hard_from``, ``sharpest``:
     see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1;
     without it the low slopes stay at zero bits. ``jitter``: strength of the affine maps of
-    rcccodec.training.jitter.
+    rcccodec.training.jitter. ``start``, the first hex digits of a checkpoint's SHA-256: the run begins with
+    its networks, at full rate weight and sharpness.
     """
 
     spec: NtcSpec
@@ -46,15 +48,23 @@ class NtcPlan:
     least_rate_weight: float = 0.2
     jitter: float = 0.0
     seed: int = 0
+    start: str = ""
 
     def learning_rate_at(self, step: int) -> float:
         """Warm-up over 200 steps, then a cosine to a fiftieth."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * min(1.0, (step + 1) / 200) * max(0.02, cosine)
 
+    def rounding_at(self, step: int) -> Rounding:
+        """Noise, soft, hard; a run that begins with trained networks is as sharp as it gets at once."""
+        rounding = schedule(step / self.steps, self.soft_from, self.hard_from, self.sharpest)
+        return replace(rounding, alpha=self.sharpest) if self.start else rounding
+
     def rate_weight_at(self, step: int) -> float:
         """Weight of the rate, growing to 1 over the warm-up."""
-        return min(1.0, self.least_rate_weight + step / (self.warm_up * self.steps + 1))
+        return (
+            1.0 if self.start else min(1.0, self.least_rate_weight + step / (self.warm_up * self.steps + 1))
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +103,7 @@ def train(
     device: str = "cpu",
     report: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    start_from: Path | None = None,
 ) -> Trained:
     """Fit a code to the rows of ``x``.
 
@@ -100,6 +111,8 @@ def train(
         x: (n, dim) images, crops or vectors, uint8 or float32; of a ``block`` code, single images.
         checkpoint: rewritten every minute and at the end; with ``resume`` the run continues from it.
         report, stop: told about, and asked, at every step.
+        start_from: checkpoint whose networks this run begins with; a block code also takes a one-shot one, a
+            hyperprior the transforms of a factorised one.
 
     Raises:
         InputError: fewer than two items, or no CompressAI. LimitError: the training diverged.
@@ -112,7 +125,7 @@ def train(
         raise InputError(f"{len(x)} items are too few to train on")
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(plan.seed)
-        return _train(x, plan, checkpoint, resume, device, report, stop)
+        return _train(x, plan, checkpoint, resume, device, report, stop, start_from)
 
 
 def _train(
@@ -123,10 +136,13 @@ def _train(
     device: str,
     report: Callable[[Progress], None] | None,
     stop: Callable[[], bool] | None,
+    start_from: Path | None,
 ) -> Trained:
     network = build_network(plan.spec)
     if not plan.spec.photographs:
         network.start_from(*principal_axes(to_unit(x).flatten(1), min(plan.spec.features, x.shape[1])))
+    if start_from is not None and not resume:
+        _start(network, plan.spec, start_from)
     network = network.to(device).train()
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     fast = [p for name, p in parameters.items() if name.startswith(("bottleneck.", "log_gain"))]
@@ -164,7 +180,7 @@ def _train(
     while step < plan.steps and not (stop and stop()):
         rate = plan.learning_rate_at(step)
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, rate * plan.entropy_rate
-        rounding = schedule(step / plan.steps, plan.soft_from, plan.hard_from, plan.sharpest)
+        rounding = plan.rounding_at(step)
         batch = draw(x, plan, len(slope)).to(device)
         nats, distortion = network.rate_and_distortion(batch, slope, rounding)
         lagrangian = plan.rate_weight_at(step) * nats + betas[slope] * distortion
@@ -192,6 +208,23 @@ def _train(
     return Trained(network, step, seconds)
 
 
+def _start(network: Network, spec: NtcSpec, checkpoint: Path) -> None:
+    tensors, values = load_checkpoint(checkpoint)
+    state = _under(tensors, "network.")
+    try:
+        kinds = (values["plan"]["spec"]["kind"], spec.kind)
+        if kinds == ("image", "block"):
+            state = from_one_shot(spec, state)
+        elif kinds == ("factorized", "hyperprior"):  # the transforms alone
+            state = {name: t for name, t in state.items() if name.startswith(("g_a.", "g_s.", "log_gain"))}
+        if tuple(values["plan"]["spec"]["betas"]) != spec.betas:
+            raise ValueError("it was trained for other slopes")
+        network.load_state_dict(network.state_dict() | state)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        cause = " ".join(str(error).split())
+        raise ModelError(f"{checkpoint}: its networks do not fit this run ({cause:.200})") from error
+
+
 def draw(x: Tensor, plan: NtcPlan, count: int) -> Tensor:
     """``count`` random codes (count, dim), float32, of the items x."""
     rows = to_unit(x[torch.randint(len(x), (count * plan.spec.images_per_code,))]).float()
@@ -201,8 +234,9 @@ def draw(x: Tensor, plan: NtcPlan, count: int) -> Tensor:
 
 
 def plan_values(plan: NtcPlan) -> dict[str, Any]:
-    """The plan as JSON would give it back."""
-    return asdict(plan) | {"spec": plan.spec.to_json()}
+    """The plan as JSON would give it back, less start where unused."""
+    values = asdict(plan) | {"spec": plan.spec.to_json()}
+    return {name: value for name, value in values.items() if value or name != "start"}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -26,7 +26,8 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     name="train-ntc",
     epilog=console.examples(
         "rcc train-ntc mnist -o models/mnist-ntc --jitter 0.5",
-        "rcc train-ntc mnist -o models/mnist-ntc-block --kind block --beta 0.2,0.4",
+        "rcc train-ntc mnist -o models/mnist-ntc-block --kind block --learning-rate 0.001 \\\n"
+        "    --start-from models/mnist-ntc/checkpoint-ntc.safetensors",
         "rcc train-ntc bsds500 -o models/photo-ntc-hyperprior --kind hyperprior --minutes 25",
         "rcc train-ntc gaussian:m=20,decay=0.5 -o models/gauss-ntc",
         "rcc train-ntc mnist -o models/mnist-ntc --jitter 0.5 --resume",
@@ -52,8 +53,18 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     "--steps", type=click.IntRange(min=1), help="Of training. [15000 image, 8000 others, 20000 vector]"
 )
 @click.option("--minutes", type=float, help="Instead: as many steps as take about this long on this machine.")
-@click.option("--latent-dim", type=click.IntRange(min=1), help="Latents of a code, or M. [32; 96; m]")
-@click.option("--width", type=click.IntRange(min=1), help="Hidden width, or N. [640; 512 block; 64; m]")
+@click.option(
+    "--latent-dim", type=click.IntRange(min=1), help="Latents of a code, or M. [32; 128 block; 96; m]"
+)
+@click.option("--width", type=click.IntRange(min=1), help="Hidden width, or N. [640; 64; m]")
+@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Highest. [0.003; 0.001]")
+@click.option(
+    "--start-from",
+    metavar="CHECKPOINT",
+    help="Begin with the networks of this checkpoint; block codes also take those of a one-shot run, "
+    "hyperpriors the transforms of a factorised one.",
+)
+@click.option("--compact", is_flag=True, help="Store large matrices in 8 bits.")
 @click.option(
     "--jitter",
     type=click.FloatRange(0, 3),
@@ -80,6 +91,9 @@ def train_ntc(
     minutes: float | None,
     latent_dim: int | None,
     width: int | None,
+    learning_rate: float | None,
+    start_from: str | None,
+    compact: bool,
     jitter: float,
     device: str,
     resume: bool,
@@ -127,6 +141,9 @@ def train_ntc(
         minutes=minutes,
         latent_dim=latent_dim,
         width=width,
+        learning_rate=learning_rate,
+        start_from=Path(start_from) if start_from else None,
+        compact=compact,
         jitter=jitter,
         seed=seed,
         device=place,

@@ -91,7 +91,7 @@ def make_plan(
     rungs = sum(len(betas) for _, betas, _ in parsed)
     if default_rung is not None and not 0 <= default_rung < rungs:
         raise InputError(f"--default-rung: the model will have rungs 0 to {rungs - 1}")
-    start = _checkpoint_name(start_from) if start_from is not None else ""
+    start = checkpoint_name(start_from) if start_from is not None else ""
     plans = []
     for s, (word, (side, betas, slopes)) in enumerate(zip(words, parsed, strict=True)):
         if plans and plans[-1].block[0] % side:
@@ -124,7 +124,7 @@ def make_plan(
     return RunPlan(name, source, channels, tuple(plans), candidates, 0, default_rung, blocks, start_from)
 
 
-def _checkpoint_name(path: Path) -> str:
+def checkpoint_name(path: Path) -> str:
     """The first 12 hex digits of a checkpoint's SHA-256."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
