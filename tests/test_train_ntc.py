@@ -116,6 +116,9 @@ def test_a_trained_baseline_codes_its_digits(command, kind):
     held_out = json.loads(Path("made/baseline.json").read_text())["held_out"]
     assert [row["beta"] for row in held_out] == [0.2, 0.4]
     assert all(0 < row["rate_bits"] < 200 and 1 < row["distortion"] < 1024 for row in held_out)
+    searched = json.loads(Path("made/baseline.json").read_text())["held_out_searched"]
+    for plain, better in zip(held_out, searched, strict=True):
+        assert better["lagrangian_bits"] < plain["lagrangian_bits"]
 
 
 def test_photographs_and_vectors_train_too(command):

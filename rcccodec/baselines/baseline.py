@@ -17,6 +17,8 @@ from rcccodec.baselines.file import ID_BYTES, Group, NtcFile, pack, unpack
 from rcccodec.baselines.tables import Reader, encode
 from rcccodec.errors import FormatError, InputError, LimitError
 
+DEFAULT_SEARCH_PASSES = 1  # the codec searches too
+
 Item = NDArray[Any]  # uint8 (h, w) or (h, w, 3); float (m,) for vectors
 
 
@@ -34,7 +36,12 @@ class Baseline:
 
     @torch.no_grad()
     def compress(
-        self, images: Sequence[Item], beta: float, *, string_each: bool = False, search_passes: int = 0
+        self,
+        images: Sequence[Item],
+        beta: float,
+        *,
+        string_each: bool = False,
+        search_passes: int | None = None,
     ) -> bytes:
         """One whole file.
 
@@ -43,7 +50,8 @@ class Baseline:
                 of photographs. For ``vector``: float (m,).
             beta: one of ``betas``.
             string_each: a string of whole 32-bit words for each code, as CompressAI does, not one for all.
-            search_passes: of `refine.refine` over the latents, 0 for the one-shot encoder. Not for pictures.
+            search_passes: of `refine.refine` over the latents; 0 is the one-shot encoder of the literature.
+                Default: 1, and 0 for photographs, which have no search.
 
         Raises:
             InputError: no images, or of a size or kind that the baseline does not code.
@@ -52,6 +60,8 @@ class Baseline:
         if beta not in self.betas:
             known = ", ".join(f"{b:g}" for b in self.betas)
             raise LimitError(f"{self.name}: not trained for slope {beta:g}, but for {known}")
+        if search_passes is None:
+            search_passes = 0 if self._spec.photographs else DEFAULT_SEARCH_PASSES
         if search_passes and self._spec.photographs:
             raise LimitError(f"{self.name}: no search for photographs")
         slope = self.betas.index(beta)

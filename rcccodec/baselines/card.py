@@ -32,12 +32,26 @@ def write_card(card: dict[str, Any], sha256: str) -> str:
         f"R (ideal code length of the rounded latents, bits) and D (summed squared error) of one {item},",
         "with standard errors. Both are measured with the stored weights and integer tables.",
         "",
+        *_table(card["held_out"]),
+    ]
+    if card["held_out_searched"]:
+        lines += [
+            "",
+            "The same decoder after an encoder that tries each latent's neighbours once (the default),",
+            "on the first of these items:",
+            "",
+            *_table(card["held_out_searched"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(points: list[dict[str, float]]) -> list[str]:
+    return [
         "| beta | R (bits) | D | R + beta D (bits) |",
         "|---|---|---|---|",
-    ]
-    for row in card["held_out"]:
-        lines.append(
+        *(
             f"| {row['beta']:g} | {row['rate_bits']:.2f} ± {row['rate_se_bits']:.2g} "
             f"| {row['distortion']:.2f} ± {row['distortion_se']:.2g} | {row['lagrangian_bits']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+            for row in points
+        ),
+    ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rcccodec.atomic import output_error, write_folder
+from rcccodec.baselines.baseline import DEFAULT_SEARCH_PASSES
 from rcccodec.baselines.bundle import DESCRIPTION, bundle_files
 from rcccodec.baselines.card import write_card
 from rcccodec.baselines.coding import code_parts, part_bits, picture_parts, read_codes, read_picture
@@ -30,7 +31,7 @@ from rcccodec.training.plan import channels_of, checkpoint_name
 from rcccodec.training.trainer import to_unit
 
 CHECKPOINT = "checkpoint-ntc.safetensors"
-HELD_OUT_ITEMS, HELD_OUT_CROPS = 10_000, 32
+HELD_OUT_ITEMS, SEARCHED_ITEMS, HELD_OUT_CROPS = 10_000, 2000, 32
 VECTORS = 50_000
 CROPS = 6000  # cut from photographs
 CROP_SIDE = 128
@@ -170,11 +171,13 @@ def train_baseline(
     network = trained.network.cpu().eval().requires_grad_(False)
     tables = network.tables()
     round_to_stored(network, compact=run.compact)
-    measured = []
+    measured, searched = [], []
     for k in range(len(run.plan.spec.betas)):
         measured.append(measure(network, tables, held_out, k))
         row = measured[-1]
         say(f"beta {row['beta']:g}: R {row['rate_bits']:.2f} bits, D {row['distortion']:.4g}")
+        if not run.plan.spec.photographs:
+            searched.append(measure(network, tables, held_out[:SEARCHED_ITEMS], k, DEFAULT_SEARCH_PASSES))
         if stop():
             return None
     card: dict[str, Any] = {
@@ -187,6 +190,7 @@ def train_baseline(
         "training": plan_values(run.plan),
         "training_seconds": round(trained.seconds),
         "held_out": measured,
+        "held_out_searched": searched,
     }
     files = bundle_files(card, network, tables, compact=run.compact)
     described = card | {"spec": run.plan.spec.to_json()}
@@ -224,7 +228,9 @@ def load_items(run: NtcRun, split: str, data_root: Path | None) -> Tensor:
 
 
 @torch.no_grad()
-def measure(network: Network, tables: dict[str, Tables], x: Tensor, slope: int) -> dict[str, float]:
+def measure(
+    network: Network, tables: dict[str, Tables], x: Tensor, slope: int, search_passes: int = 0
+) -> dict[str, float]:
     """Held-out point of one slope, from items x (n, item dim): symbols really encoded and decoded.
 
     Returns:
@@ -245,7 +251,7 @@ def measure(network: Network, tables: dict[str, Tables], x: Tensor, slope: int) 
     else:
         count = len(x) // spec.images_per_code
         codes = to_unit(x[: count * spec.images_per_code]).reshape(count, spec.dim)
-        parts = code_parts(network, tables, codes, slope)
+        parts = code_parts(network, tables, codes, slope, search_passes)
         made = read_codes(network, tables, Reader(encode(parts)), count, slope)
         ((symbols, rows, latents),) = parts
         rates = latents.bits(symbols, rows).reshape(count, -1).sum(1) / spec.images_per_code
