@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 import rcccodec
-from rcccodec.commands import bench, compress, console, decompress, inspect, refit, train
+from rcccodec.commands import bench, compress, console, decompress, inspect, refit, train, train_ntc
 from rcccodec.errors import LimitError, RccError
 
 
@@ -47,6 +47,7 @@ for _command in (
     train.train,
     refit.refit,
     bench.bench,
+    train_ntc.train_ntc,
 ):
     rcc.add_command(_command)
 

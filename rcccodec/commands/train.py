@@ -263,6 +263,9 @@ def command_line(context: click.Context) -> str:
         ):
             continue
         given = context.params[name]
+        if isinstance(parameter, click.Option) and parameter.is_flag:
+            words.append(parameter.opts[-1])
+            continue
         for value in given if isinstance(given, tuple) else (given,):
             word = ",".join(map(str, value)) if isinstance(value, list) else str(value)
             if name in ("start_from", "extend", "model"):

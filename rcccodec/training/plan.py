@@ -104,7 +104,7 @@ def make_plan(
             raise InputError(f"a model has at most {MAX_STAGES} stages and {MAX_RUNGS} slopes in all")
     if default_rung is not None and not 0 <= default_rung < rungs:
         raise InputError(f"--default-rung: the model will have rungs 0 to {rungs - 1}")
-    start = _checkpoint_name(start_from) if start_from is not None else ""
+    start = checkpoint_name(start_from) if start_from is not None else ""
     plans = []
     for s, (word, (side, betas, slopes)) in enumerate(zip(words, parsed, strict=True)):
         above = plans[-1].block[0] if plans else kept.stages[-1].block[0] if kept else side
@@ -155,7 +155,7 @@ def make_plan(
     )
 
 
-def _checkpoint_name(path: Path) -> str:
+def checkpoint_name(path: Path) -> str:
     """The first 12 hex digits of a checkpoint's SHA-256."""
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
