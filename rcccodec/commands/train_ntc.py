@@ -26,7 +26,7 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     name="train-ntc",
     epilog=console.examples(
         "rcc train-ntc mnist -o models/mnist-ntc --jitter 0.5",
-        "rcc train-ntc mnist -o models/block --kind block --start-from models/mnist-ntc/checkpoint-ntc.safetensors",
+        "rcc train-ntc mnist -o models/four --kind block --start-from models/one/checkpoint-ntc.safetensors",
         "rcc train-ntc bsds500 -o models/photo-ntc-hyperprior --kind hyperprior --minutes 25",
         "rcc train-ntc gaussian:m=20,decay=0.5 -o models/gauss-ntc",
         "rcc train-ntc mnist -o models/mnist-ntc --jitter 0.5 --resume",
