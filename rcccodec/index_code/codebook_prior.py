@@ -138,4 +138,5 @@ def quantise(lengths_bits: NDArray[np.float64]) -> NDArray[np.uint8]:
         raise ValueError("code lengths must be one row of numbers, at least one of them finite")
     shortest = float(lengths.min())
     normalised = lengths - shortest + float(np.log2(np.exp2(shortest - lengths).sum()))
-    return np.clip(np.rint(8.0 * normalised), 0, 255).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.clip(np.rint(8.0 * normalised), 0, 255).astype(np.uint8)
+    return levels
