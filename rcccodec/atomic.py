@@ -7,6 +7,7 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = 
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-    """Fail now where `write_bytes` would after long work: a name taken, a folder, or in no folder.
+    """Fail now where `write_bytes` would after long work: a name taken, a folder, no place for files.
 
     Raises:
         OutputError: as `write_bytes` does.
@@ -56,6 +57,13 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> Non
         raise OutputError(f"{path}: cannot write: {os.strerror(errno.EISDIR)}")
     if not target.parent.is_dir():
         raise OutputError(f"{path}: cannot write: no folder {target.parent}")
+    if target.exists() and not target.is_file():
+        return  # a pipe or device, which is written to directly
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, overwrite: bool = True) -> None:

@@ -22,7 +22,9 @@ def model_folders() -> list[Path]:
 
 def list_models() -> list[str]:
     """Names of the models that can be found, sorted."""
-    return sorted({p.parent.name for folder in model_folders() for p in folder.glob("*/model.json")})
+    return sorted(
+        {p.parent.name for folder in model_folders() for p in folder.glob("*/model.json") if p.is_file()}
+    )
 
 
 def model_path(name_or_path: str | os.PathLike[str]) -> Path:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,15 @@ def test_a_target_that_cannot_be_written_is_found_early(tmp_path: Path):
     for name, overwrite in (("taken", False), ("", True), ("no/out", True), ("taken/out", True)):
         with pytest.raises(OutputError):
             atomic.check_target(tmp_path / name, overwrite=overwrite)
+
+
+def test_a_folder_that_takes_no_files_is_found_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="Read-only file system"):
+        atomic.check_target(tmp_path / "free")
+    os.mkfifo(tmp_path / "pipe")
+    atomic.check_target(tmp_path / "pipe")  # a pipe or device needs no new file
+    assert names(tmp_path) == ["pipe"]

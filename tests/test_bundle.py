@@ -351,6 +351,12 @@ def test_models_are_found_by_name_path_and_hash(tiny: Path, grey: Path):
         find_model(bytes(6))
 
 
+def test_a_folder_named_like_a_description_is_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "odd" / "model.json").mkdir(parents=True)
+    monkeypatch.setenv("RCC_MODELS", str(tmp_path))
+    assert "odd" not in list_models()
+
+
 def test_an_unreadable_neighbour_does_not_hide_a_model(grey: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RCC_MODELS", str(grey.parent))
     (grey.parent / "a").mkdir()

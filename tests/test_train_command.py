@@ -310,8 +310,8 @@ def test_a_checkpoint_of_other_settings_is_refused_and_kept(train):
         (["--metric", "ssim"], 3, "lp:P"),
         (["--distortion", "-1"], 3, "positive"),
         (["--distortion", "nan"], 3, "positive"),
-        (["--stage", "32"], 3, "SIDE:SLOPE"),
-        (["--stage", "32:0.4@0.5-1"], 3, "SIDE:SLOPE"),
+        (["--stage", "32"], 2, "SIDE:SLOPE"),
+        (["--stage", "32:0.4@0.5-1"], 2, "SIDE:SLOPE"),
         (["--stage", "16:0.4"], 3, "images are 32x32x1"),
         (["--stage", "32:0.4", "--stage", "12:1"], 3, "must divide"),
         (["--stage", "32:0.2,0.4", "--arch", "dcgan"], 3, "one slope"),
@@ -383,6 +383,12 @@ def test_stages_are_read_as_written():
     ):
         with pytest.raises(InputError, match="SIDE:SLOPE"):
             parse_stage(text)
+
+
+def test_a_stage_that_cannot_be_read_is_wrong_usage(train):
+    code, err = train(*DIGITS, "--stage", "32:x")
+    assert code == 2
+    assert "SIDE:SLOPE" in err
 
 
 def test_defaults_follow_the_kind_of_source():

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from rcccodec.commands import console
-from rcccodec.errors import OutputError
+from rcccodec.errors import InputError, OutputError
 from rcccodec.model_search import model_path
 
 MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
@@ -181,9 +181,14 @@ def train(
 
     import torch
 
-    from rcccodec.training.plan import make_plan
+    from rcccodec.training.plan import make_plan, parse_stage
     from rcccodec.training.run import train_model
 
+    for word in stages:
+        try:
+            parse_stage(word)
+        except InputError as error:
+            raise click.UsageError(str(error)) from error
     if threads:
         torch.set_num_threads(threads)
     place = console.resolve_device(device)
