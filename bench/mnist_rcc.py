@@ -43,7 +43,7 @@ from mnist_rows import (
     read_reference,
     summarise,
 )
-from rcc_files import index_codes, payload_bits, read_indices, with_index_code
+from rcc_files import image_bits, payload_bits, read_indices, with_index_code
 
 from rcccodec import codec
 from rcccodec.bundle import Model, Stage, load_model
@@ -109,7 +109,7 @@ def code_images(
         images: uint8 (n, h, w), each one block of the model's only stage.
         options: ``seed`` and others of `rcccodec.codec.compress`.
     """
-    encoded = codec.compress(list(images), model, index_code=names[0], **options)
+    encoded = codec.compress(list(images), model, index_code=names[0], joint=False, **options)
     ((indices,),) = read_indices(encoded.data, model)
     stage = model.rungs[encoded.report.rung].stages[0]
     errors = np.square((np.stack(encoded.images) - images.astype(np.float64)) / 255).sum((1, 2))
@@ -122,7 +122,7 @@ def code_images(
             Trial(
                 payload_bits=payload_bits(data) / len(images),
                 file_bits=8 * len(data) / len(images),
-                lengths_bits=part_means(index_codes(data, model)[0].lengths_bits(indices), parts),
+                lengths_bits=part_means(image_bits(data, model), parts),
                 distortion=part_means(errors, parts),
                 distortion_unrounded=unrounded,
                 certified=encoded.report.certified_fraction,

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from metadata import RESULTS, describe_run, write_result
 from PIL import Image
-from rcc_files import index_codes, read_indices
+from rcc_files import block_bits
 from standard_error import standard_error
 
 import rcccodec
@@ -81,9 +81,8 @@ def rcc_file(image: np.ndarray, path: Path, model: Model, **options: Any) -> tup
         lambda x: rcccodec.compress(x, model, **options),
         lambda b: rcccodec.decompress(b, model),
     )
-    (indices,) = read_indices(data, model)
-    codes = index_codes(data, model)
-    row["stage_bits"] = [float(c.lengths_bits(k).sum()) for c, k in zip(codes, indices, strict=True)]
+    (stages,) = block_bits(data, model)
+    row["stage_bits"] = [float(bits.sum()) for bits in stages]
     row["container_bits"] = 8 * row["file_bytes"] - sum(row["stage_bits"])
     return row, data, decoded
 

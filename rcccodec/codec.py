@@ -4,34 +4,32 @@
                       residual x - y0 -> stage 1: best candidate y1 -> index     > index code -> container
                                          ...                                    /
 
+Where N allows it several blocks share an index (`rcccodec.joint`).
+
 A decoder reads the indices with integer arithmetic alone and makes the winning candidates only, in float64 on
 the CPU. Its work does not depend on the number of candidates, nor do its pixels on the number of threads.
 """
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
-import torch
 
 from rcccodec import container
 from rcccodec.bundle import Model, find_model, load_model
-from rcccodec.channel import candidates_at, select_channel, select_with_cost
 from rcccodec.container import MAX_SIDE, MODES, Group
 from rcccodec.errors import FormatError, InputError, LimitError
 from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
+from rcccodec.joint import to_addresses, to_indices
 from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
 from rcccodec.settings import Settings, choose_settings, read_settings
-from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
-
-Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
+from rcccodec.stages import NO_INDICES, Progress, blocks_at, choose
+from rcccodec.tiles import from_blocks
 
 MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
 _BAND_PIXELS = 1 << 20  # decoded at a time
@@ -56,6 +54,7 @@ def compress(
     index_code: str | None = None,
     num_candidates: int | None = None,
     seed: int | None = None,
+    joint: bool | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Encoded:
@@ -69,6 +68,8 @@ def compress(
         index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted".
         num_candidates: N, 1 to 2^24; None is the model's default.
         seed: common randomness, unsigned 64-bit; None is the model's default.
+        joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless
+            "mincost" has a prior, which is the better of the two.
         device: where candidates are made and scored.
         progress: told (done, total) candidates.
 
@@ -81,20 +82,25 @@ def compress(
     """
     model = load_model(model) if isinstance(model, str) else model
     settings = choose_settings(
-        model, rung=rung, coder=coder, index_code=index_code, num_candidates=num_candidates, seed=seed
-    )
+        model, rung=rung, coder=coder, index_code=index_code, num_candidates=num_candidates, seed=seed,
+        joint=joint,
+    )  # fmt: skip
     sources, notes = _sources(images, model.channels)
     start_s = time.perf_counter()
-    stages, codes = settings.step.stages, settings.codes()
+    layouts, stages = group_images(sources, settings.tile), settings.step.stages
+    counts = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
+    sizes = settings.joint_sizes()
+    if not any(size > 1 and n >= size for row in counts for n, size in zip(row, sizes, strict=True)):
+        settings, sizes = replace(settings, joint=False), [1] * len(stages)  # a file of version 1
     proposals = [stage.proposal() for stage in stages]  # as every decoder has them
-    indices, certified = _search(sources, settings, codes, proposals, device, progress)
+    addresses, certified = choose(sources, counts, settings, proposals, device, progress)
 
     groups, decoded = [], []
     first = [0] * len(stages)
-    for layout in group_images(sources, settings.tile):
-        last = [a + layout.num_blocks(stage.block) for a, stage in zip(first, stages, strict=True)]
-        parts = [k[a:b] for k, a, b in zip(indices, first, last, strict=True)]
-        payload = encode_segments(list(zip(codes, parts, strict=True)))
+    for layout, row in zip(layouts, counts, strict=True):
+        last = [a + n for a, n in zip(first, row, strict=True)]
+        parts = [k[a:b] for k, a, b in zip(addresses, first, last, strict=True)]
+        payload = encode_segments(_coded(settings, row, parts))
         mode = MODES.index("rgb" if layout.colour else "grey")
         groups.append(Group(mode, layout.count, layout.width, layout.height, payload))
         decoded += _reconstruct(layout, settings, proposals, parts)
@@ -107,6 +113,7 @@ def compress(
         decoded=decoded,
         blocks_per_stage=first,
         rates_bits=[stage.rate_bits for stage in stages],
+        joint_sizes=sizes,
         num_candidates=settings.num_candidates,
         certified_fraction=certified if coder == "pfr" else None,
         encode_s=time.perf_counter() - start_s,
@@ -144,7 +151,7 @@ def decompress(
     if model is None:
         model = load_model(find_model(header.model_id))
     settings = read_settings(header, load_model(model) if isinstance(model, str) else model)
-    stages, codes = settings.step.stages, settings.codes()
+    stages, sizes = settings.step.stages, settings.joint_sizes()
     proposals = [stage.proposal() for stage in stages]
     images: list[np.ndarray] = []
     for group in groups:
@@ -153,7 +160,8 @@ def decompress(
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
         layout = Layout(group.count, group.height, group.width, colour, settings.tile)
         counts = [layout.num_blocks(stage.block) for stage in stages]
-        parts = decode_segments(group.payload, list(zip(codes, counts, strict=True)))
+        indices = iter(decode_segments(group.payload, settings.segments(counts)))
+        parts = [to_addresses(next(indices) if g > 1 else NO_INDICES, next(indices), g) for g in sizes]
         images += _reconstruct(layout, settings, proposals, parts)
     return images
 
@@ -167,72 +175,20 @@ def draw_samples(model: Model, rung: int | None, count: int, seed: int | None) -
     settings = choose_settings(model, rung=rung, seed=seed)
     layout = Layout(count, *settings.tile, model.channels == 3, settings.tile)
     stages = settings.step.stages
-    parts = [np.arange(layout.num_blocks(stage.block)) for stage in stages]
+    parts = [to_addresses(NO_INDICES, np.arange(layout.num_blocks(stage.block)), 1) for stage in stages]
     return _reconstruct(layout, settings, [stage.proposal() for stage in stages], parts)
 
 
-def _search(
-    sources: list[np.ndarray],
-    settings: Settings,
-    codes: list[IndexCode],
-    decoders: list[GeneratorProposal],
-    device: str,
-    progress: Progress | None,
-) -> tuple[list[np.ndarray], float]:
-    """Choose a candidate for every block: int64 indices per stage, all images; and the certified share."""
-    channels, stages, n = settings.model.channels, settings.step.stages, settings.num_candidates
-    rests = [
-        pad_to_multiple(to_channels(x, channels)[0].astype(np.float32) / 255, *settings.tile) for x in sources
-    ]
-    indices, certified = [], []
-    for s, stage in enumerate(stages):
-        x = torch.from_numpy(np.concatenate([to_blocks(rest, stage.block) for rest in rests]))
-        proposal = decoders[s] if device == "cpu" else stage.proposal(device)
-        x = proposal.analyse(x.to(device)).cpu()
-        told = _shifted(progress, s * n, len(stages) * n)
-        common = {"beta": stage.beta, "seed": settings.seed, "stage": s, "device": device, "progress": told}
-        if settings.coder == "mincost":
-            cost = partial(_cost_nats, codes[s])  # of a range at a time: memory must not grow with N
-            chosen = select_with_cost(x, proposal, cost_nats=cost, num_candidates=n, **common)
-        else:
-            chosen = select_channel(x, proposal, coder=settings.coder, num_candidates=n, **common)
-        indices.append(chosen.indices.numpy())
-        certified.append(chosen.certified.numpy())
-        if s + 1 < len(stages):
-            rests = _subtract(rests, decoders[s], indices[s], stage.block, settings.seed, s)
-    return indices, float(np.concatenate(certified).mean())
-
-
-def _cost_nats(code: IndexCode, start: int, stop: int) -> np.ndarray:
-    return math.log(2) * code.lengths_bits(np.arange(start, stop))
-
-
-def _subtract(
-    rests: list[np.ndarray],
-    proposal: GeneratorProposal,
-    indices: np.ndarray,
-    block: tuple[int, int],
-    seed: int,
-    stage: int,
-) -> list[np.ndarray]:
-    """What is left of padded float images (h, w, c) after the candidates that a decoder will make."""
-    left, first = [], 0
-    for rest in rests:
-        height, width, channels = rest.shape
-        last = first + height // block[0] * (width // block[1])
-        y = _candidates(proposal, indices[first:last], seed, stage)
-        left.append(rest - from_blocks(y, block, (height, width), channels).astype(np.float32))
-        first = last
-    return left
-
-
-def _candidates(proposal: GeneratorProposal, indices: np.ndarray, seed: int, stage: int) -> np.ndarray:
-    """The candidate blocks of ``indices`` as every decoder makes them: float64 on the CPU, (n, block_dim)."""
-    unique, inverse = np.unique(indices, return_inverse=True)
-    with torch.inference_mode():
-        parts = torch.from_numpy(unique).split(1024)
-        made = [proposal.synthesise(candidates_at(proposal, k, seed=seed, stage=stage)) for k in parts]
-    return torch.cat(made).numpy()[inverse.reshape(-1)]
+def _coded(
+    settings: Settings, counts: Sequence[int], parts: Sequence[np.ndarray]
+) -> list[tuple[IndexCode, np.ndarray]]:
+    """What the payload of one group codes, from the addresses (count,) of every stage's blocks."""
+    indices = []
+    for addresses, size in zip(parts, settings.joint_sizes(), strict=True):
+        shared, own = to_indices(addresses, size)
+        indices += [shared, own] if size > 1 else [own]
+    codes = [code for code, _ in settings.segments(counts)]
+    return list(zip(codes, indices, strict=True))
 
 
 def _reconstruct(
@@ -252,7 +208,7 @@ def _reconstruct(
         total = np.zeros((*size, channels))
         for s, stage in enumerate(stages):
             first, last = (layout.num_blocks(stage.block, row) for row in ends)
-            y = _candidates(proposals[s], parts[s][first:last], settings.seed, s)
+            y = blocks_at(proposals[s], parts[s][first:last], settings.seed, s)
             total += from_blocks(y, stage.block, size, channels)
         band = from_float(total, grey=not layout.colour)
         wanted = images[image : image + count, top * tile_height : bottom * tile_height]
@@ -282,7 +238,3 @@ def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[
             notes += [note for note in lost if note not in notes]
         sources.append(x)
     return sources, notes
-
-
-def _shifted(progress: Progress | None, offset: int, total: int) -> Progress | None:
-    return None if progress is None else lambda done, _: progress(offset + done, total)

@@ -1,8 +1,8 @@
-"""The ``.rcc`` file, version 1: bytes <-> header and groups of images. ``FORMAT.md`` is the specification.
+"""The ``.rcc`` file: bytes <-> header and groups of images. ``FORMAT.md`` is the specification.
 
 ::
 
-    "RCC" 1 | model id | method | N | seed | group ... group flagged last
+    "RCC" version | model id | method | N | seed | group ... group flagged last
     group = mode | [count] | width | height | [payload length, not in the last] | payload | crc32
 
 Nothing here knows what a payload means. Every size is held against its limit, and against what is left of
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from rcccodec.errors import FormatError, LimitError
 
 MAGIC = b"RCC"
-FORMAT_VERSION = 1
+FORMAT_VERSION, JOINT_VERSION = 1, 2
 
 CODERS = ("pfr", "orc", "mincost")  # the position is the wire id
 INDEX_CODES = ("zipf", "fitted", "prior")
@@ -46,6 +46,7 @@ class Header:
         coder, index_code: positions in CODERS and INDEX_CODES.
         num_candidates: N in [1, 2^40].
         seed: in [0, 2^64).
+        joint: neighbouring blocks share indices, as far as N allows; version 2 of the format.
     """
 
     model_id: bytes
@@ -54,6 +55,12 @@ class Header:
     index_code: int
     num_candidates: int
     seed: int
+    joint: bool = False
+
+    @property
+    def version(self) -> int:
+        """Of the format, in the file's fourth byte."""
+        return JOINT_VERSION if self.joint else FORMAT_VERSION
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def pack(header: Header, groups: Sequence[Group]) -> bytes:
     if not groups:
         raise LimitError("a file needs at least one image")
     head = bytearray(MAGIC)
-    head.append(FORMAT_VERSION)
+    head.append(header.version)
     head += header.model_id
     head.append(header.rung << 4 | header.index_code << 2 | header.coder)
     log2_candidates = header.num_candidates.bit_length() - 1
@@ -119,15 +126,17 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
     """Read the bytes of a ``.rcc`` file.
 
     Returns: the header and its groups, in order; ``pack`` of them gives ``data`` back.
-    Raises: FormatError, with the cause in one line, for anything but a whole and undamaged version-1 file.
+    Raises: FormatError, with the cause in one line, for anything but a whole and undamaged file.
     """
     cursor = _Cursor(data)
     if data[: len(MAGIC)] != MAGIC:
         raise FormatError("not an .rcc file: it does not begin with the letters RCC")
     cursor.take(len(MAGIC), "signature")
     version = cursor.byte("format version")
-    if version != FORMAT_VERSION:
-        raise FormatError(f"format version {version}; this program reads version {FORMAT_VERSION}")
+    if version not in (FORMAT_VERSION, JOINT_VERSION):
+        raise FormatError(
+            f"format version {version}; this program reads {FORMAT_VERSION} and {JOINT_VERSION}"
+        )
     model_id = cursor.take(MODEL_ID_BYTES, "model id")
     method = cursor.byte("method byte")
     log2_candidates = cursor.byte("number of candidates")
@@ -140,7 +149,8 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
     else:
         raise FormatError(f"number of candidates 2^{log2_candidates} above 2^{MAX_LOG2_CANDIDATES}")
     seed = cursor.varint("seed")
-    header = Header(model_id, method >> 4, method & 3, method >> 2 & 3, num_candidates, seed)
+    coder, index_code, joint = method & 3, method >> 2 & 3, version == JOINT_VERSION
+    header = Header(model_id, method >> 4, coder, index_code, num_candidates, seed, joint)
     _check_header(header, FormatError)
 
     checksum = zlib.crc32(cursor.since(0))

@@ -13,19 +13,20 @@ SATURATION_BITS = 3.0  # a search of N candidates follows the channel only if lo
 class Report:
     """Costs counted from the file, quality measured on the decoded images.
 
-    A "block" here is one index sent: one block of one stage.
+    A "block" here is one block of one stage; where N allows it, several share an index.
 
     file_bytes, payload_bits: counted from the file. bpp: whole-file bits a pixel.
     psnr_db: over all pixels and channels; None if nothing was lost.
     distortion: summed squared error a block, pixels in [0, 1], of the decoded 8-bit image.
     rate_bits_per_block: payload bits a block.
     rd_estimate_bits: the model's held-out rate R, mean over the blocks.
-    guarantee_bits: mean of R + log2(R + 1) + 5 (NERD-RCC eq. 25). It bounds an expectation over random seeds,
-    for blocks like those of training, coded one by one with an exact channel simulation; not every file.
+    guarantee_bits: mean of R + log2(R + 1) + 5 (NERD-RCC eq. 25), of an index, shared among its blocks. It
+    bounds an expectation over random seeds, for blocks like those of training, coded with an exact channel
+    simulation; not every file.
     certified_fraction: share of blocks whose PFR choice no further candidate can change, None for others.
     encode_s: seconds, without loading the model.
     model: its name. beta: slope of the rung, nats per unit of squared error.
-    margin_bits: least log2 N - R over the stages.
+    margin_bits: least log2 N - R of an index over the stages.
     """
 
     file_bytes: int
@@ -68,6 +69,7 @@ def measure(
     decoded: Sequence[np.ndarray],
     blocks_per_stage: Sequence[int],
     rates_bits: Sequence[float],
+    joint_sizes: Sequence[int],
     num_candidates: int,
     certified_fraction: float | None,
     encode_s: float,
@@ -79,12 +81,14 @@ def measure(
 
     Args:
         sources, decoded: uint8, pairwise of one shape.
-        blocks_per_stage: indices sent, per stage.
+        blocks_per_stage: of all images, per stage.
         rates_bits: the model's R per block, per stage.
+        joint_sizes: blocks that share an index, per stage.
         others: as in `Report`.
     """
     blocks = sum(blocks_per_stage)
     weights = [n / blocks for n in blocks_per_stage]
+    guarantees = [guarantee_bits(g * r) / g for g, r in zip(joint_sizes, rates_bits, strict=True)]
     error = sum(
         float(np.square(x.astype(np.float64) - y).sum()) for x, y in zip(sources, decoded, strict=True)
     )
@@ -98,12 +102,13 @@ def measure(
         blocks=blocks,
         rate_bits_per_block=8 * payload_bytes / blocks,
         rd_estimate_bits=sum(w * r for w, r in zip(weights, rates_bits, strict=True)),
-        guarantee_bits=sum(w * guarantee_bits(r) for w, r in zip(weights, rates_bits, strict=True)),
+        guarantee_bits=sum(w * bits for w, bits in zip(weights, guarantees, strict=True)),
         certified_fraction=certified_fraction,
         log2_num_candidates=math.log2(num_candidates),
         encode_s=encode_s,
         model=model,
         rung=rung,
         beta=beta,
-        margin_bits=math.log2(num_candidates) - max(rates_bits),
+        margin_bits=math.log2(num_candidates)
+        - max(g * r for g, r in zip(joint_sizes, rates_bits, strict=True)),
     )

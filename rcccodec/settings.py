@@ -1,5 +1,6 @@
 """How a file is coded: model, rung, coder, index code, N and seed, checked once and for all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rcccodec.bundle import Model, Rung
@@ -8,6 +9,7 @@ from rcccodec.errors import FormatError, LimitError, ModelError
 from rcccodec.index_code import IndexCode
 from rcccodec.index_code.fitted import FittedCode
 from rcccodec.index_code.zipf_huffman import ZipfHuffman
+from rcccodec.joint import joint_size, split_count
 from rcccodec.layout import Block, tile_size
 
 MAX_CANDIDATES = 1 << 24  # that an encoder searches; a file may say more
@@ -18,6 +20,7 @@ class Settings:
     """Everything an encoder and its decoder agree on.
 
     coder: one of CODERS. index_code: one of INDEX_CODES. num_candidates: N. seed: unsigned 64-bit.
+    joint: blocks share indices where N allows it (rcccodec.joint).
     """
 
     model: Model
@@ -26,6 +29,7 @@ class Settings:
     index_code: str
     num_candidates: int
     seed: int
+    joint: bool = False
 
     @property
     def step(self) -> Rung:
@@ -36,6 +40,52 @@ class Settings:
     def tile(self) -> Block:
         """Smallest rectangle that the blocks of all stages divide."""
         return tile_size([stage.block for stage in self.step.stages])
+
+    def joint_sizes(self) -> list[int]:
+        """Blocks that share an index, per stage; 1 where each has its own."""
+        if not self.joint:
+            return [1] * len(self.step.stages)
+        return [joint_size(self.num_candidates, stage.zipf_rate_millibits) for stage in self.step.stages]
+
+    def joint_codes(self) -> list[IndexCode | None]:
+        """The index code of what blocks share, per stage; None where each block has its own index.
+
+        Nothing is stored for it: its rate is ``size`` times the stage's, so it is that rate's Zipf-Huffman
+        code, or the fitted code of whichever stage of the model has the nearest rate (the first of several).
+
+        Raises:
+            ModelError: the model has no fitted code for this coder.
+        """
+        codes: list[IndexCode | None] = []
+        for stage, size in zip(self.step.stages, self.joint_sizes(), strict=True):
+            rate = size * stage.zipf_rate_millibits
+            if size == 1:
+                codes.append(None)
+            elif self.index_code == "zipf":
+                codes.append(ZipfHuffman(self.num_candidates, rate))
+            else:
+                codes.append(FittedCode(self._fitted_near(rate), self.num_candidates))
+        return codes
+
+    def _fitted_near(self, rate_millibits: int) -> list[int]:
+        stages = [s for rung in self.model.rungs for s in rung.stages if self.coder in s.fitted]
+        if not stages:
+            raise ModelError(f"model {self.model.name} has no fitted index code for coder {self.coder}")
+        nearest = min(stages, key=lambda stage: abs(stage.zipf_rate_millibits - rate_millibits))
+        return nearest.fitted[self.coder]
+
+    def segments(self, counts: Sequence[int]) -> list[tuple[IndexCode, int]]:
+        """What a payload holds for ``counts`` blocks of each stage: codes and how many indices of each.
+
+        Two a stage where blocks share indices (theirs, then the last blocks' own), else one.
+        """
+        parts: list[tuple[IndexCode, int]] = []
+        for n, size, code, shared in zip(
+            counts, self.joint_sizes(), self.codes(), self.joint_codes(), strict=True
+        ):
+            num_shared, num_own = split_count(n, size)
+            parts += [(code, num_own)] if shared is None else [(shared, num_shared), (code, num_own)]
+        return parts
 
     def codes(self) -> list[IndexCode]:
         """The index code of every stage.
@@ -69,6 +119,7 @@ class Settings:
             index_code=INDEX_CODES.index(self.index_code),
             num_candidates=self.num_candidates,
             seed=self.seed,
+            joint=self.joint,
         )
 
 
@@ -80,10 +131,12 @@ def choose_settings(
     index_code: str | None = None,
     num_candidates: int | None = None,
     seed: int | None = None,
+    joint: bool | None = False,
 ) -> Settings:
     """An encoder's settings; None takes the model's default.
 
     The default index code is the model's prior where it has one for this coder, seed and N, else "fitted".
+    ``joint`` None is joint coding unless min-cost has that prior, which saves more.
 
     Raises:
         LimitError: a value is out of range.
@@ -103,7 +156,9 @@ def choose_settings(
     for name, value, known in (("coder", coder, CODERS), ("index code", index_code, INDEX_CODES)):
         if value not in known:
             raise LimitError(f"{name} {value!r}: must be one of {', '.join(known)}")
-    return Settings(model, rung, coder, index_code, num_candidates, seed)
+    if joint is None:
+        joint = (coder, index_code) != ("mincost", "prior")
+    return Settings(model, rung, coder, index_code, num_candidates, seed, joint)
 
 
 def read_settings(header: Header, model: Model) -> Settings:
@@ -119,7 +174,7 @@ def read_settings(header: Header, model: Model) -> Settings:
     if header.rung >= len(model.rungs):
         raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.rungs)}")
     coder, index_code = CODERS[header.coder], INDEX_CODES[header.index_code]
-    return Settings(model, header.rung, coder, index_code, header.num_candidates, header.seed)
+    return Settings(model, header.rung, coder, index_code, header.num_candidates, header.seed, header.joint)
 
 
 def _has_prior(model: Model, rung: int, coder: str, seed: int, num_candidates: int) -> bool:

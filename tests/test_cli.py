@@ -110,7 +110,7 @@ def test_info_json_has_the_documented_keys(work: Path, rcc, tiny: Path):
     assert facts["model"] == "colour"
     assert facts["model_sha256"] == load_model("colour").sha256
     assert (facts["coder"], facts["index_code"]) == ("mincost", "fitted")
-    assert (facts["seed"], facts["num_candidates"], facts["format_version"]) == (77, 256, 1)
+    assert (facts["seed"], facts["num_candidates"], facts["format_version"]) == (77, 256, 2)
     assert facts["images"] == [
         {"count": 1, "width": 30, "height": 20, "mode": "rgb"},
         {"count": 2, "width": 8, "height": 8, "mode": "grey"},
@@ -373,7 +373,7 @@ def test_an_interrupt_leaves_nothing_behind(work: Path, kill: signal.Signals, ex
     environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
     marker = work / "started"
     code = (
-        "import pathlib, rcccodec.codec as c, rcccodec.cli as cli\n"
+        "import pathlib, rcccodec.stages as c, rcccodec.cli as cli\n"
         "search = c.select_with_cost\n"
         f"def begin(*a, **k):\n    pathlib.Path({str(marker)!r}).touch()\n    return search(*a, **k)\n"
         "c.select_with_cost = begin\n"

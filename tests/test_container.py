@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import zlib
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
@@ -135,7 +136,7 @@ HEAD = pack(HEADER, GROUPS[:1])[:13]
         (b"RC", "begin with"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "begin with"),
         (b"RCC", "truncated"),
-        (b"RCC\x02" + bytes(40), "version 2"),
+        (b"RCC\x03" + bytes(40), "version 3"),
         (HEAD, "truncated: group"),
         (HEAD[:10] + b"\x23" + HEAD[11:], "coder 3"),
         (HEAD[:10] + b"\x2e" + HEAD[11:], "index code 3"),
@@ -162,6 +163,17 @@ def test_each_fault_has_a_cause_in_one_line(data: bytes, cause: str) -> None:
     with pytest.raises(FormatError, match=cause) as fault:
         unpack(data)
     assert "\n" not in str(fault.value)
+
+
+def test_joint_coding_is_version_2_and_nothing_else_changes() -> None:
+    joint = replace(HEADER, joint=True)
+    one, two = pack(HEADER, GROUPS), pack(joint, GROUPS)
+    assert (one[3], two[3]) == (1, 2)
+    assert unpack(two) == (joint, list(GROUPS))
+    assert unpack(one) == (HEADER, list(GROUPS))
+    assert one[4:18] == two[4:18]
+    with pytest.raises(FormatError, match="checksum"):  # the version is under the checksum
+        unpack(one[:3] + b"\x02" + one[4:])
 
 
 def test_images_are_limited_over_all_groups_together() -> None:

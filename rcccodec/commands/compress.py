@@ -57,6 +57,12 @@ if TYPE_CHECKING:
 )
 @click.option("--candidates", type=int, help="N, 1 to 2^24. Default: the model's.")
 @click.option("--seed", type=int, help="Common randomness, 0 to 2^64 - 1. Default: the model's.")
+@click.option(
+    "--joint/--no-joint",
+    default=None,
+    help="Let blocks of low rate, or images of one block each, share indices where N allows it. "
+    "Default: unless mincost has a prior, which saves more.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--no-overwrite", is_flag=True, help="Fail if OUT exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -73,6 +79,7 @@ def compress(
     index_code: str | None,
     candidates: int | None,
     seed: int | None,
+    joint: bool | None,
     device: str,
     no_overwrite: bool,
     as_json: bool,
@@ -111,6 +118,7 @@ def compress(
                 index_code=index_code,
                 num_candidates=candidates,
                 seed=seed,
+                joint=joint,
                 device=where,
                 progress=progress,
             )

@@ -46,7 +46,7 @@ def file_facts(data: bytes) -> dict[str, Any]:
     header, groups = container.unpack(data)
     name, sha256 = _installed(header.model_id)
     return {
-        "format_version": container.FORMAT_VERSION,
+        "format_version": header.version,
         "model": name,
         "model_sha256": sha256,
         "coder": container.CODERS[header.coder],

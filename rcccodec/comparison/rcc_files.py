@@ -4,7 +4,7 @@ import numpy as np
 
 from rcccodec import container
 from rcccodec.bundle import Model
-from rcccodec.index_code import IndexCode, decode_segments, encode_segments
+from rcccodec.index_code import decode_segments, encode_segments
 from rcccodec.layout import Layout
 from rcccodec.settings import Settings, choose_settings, read_settings
 
@@ -15,28 +15,39 @@ def payload_bits(data: bytes) -> int:
 
 
 def read_indices(data: bytes, model: Model) -> list[list[np.ndarray]]:
-    """The int64 indices of every group and stage."""
+    """The int64 indices of every group and segment: one segment a stage, two where blocks share indices."""
     header, groups = container.unpack(data)
     settings = read_settings(header, model)
-    codes = settings.codes()
     return [
-        decode_segments(group.payload, list(zip(codes, _block_counts(group, settings), strict=True)))
-        for group in groups
+        decode_segments(group.payload, settings.segments(_block_counts(group, settings))) for group in groups
     ]
+
+
+def block_bits(data: bytes, model: Model) -> list[list[np.ndarray]]:
+    """Ideal code lengths of the blocks of every group and stage, float64 (blocks,) each.
+
+    An index that several blocks share is divided among them in equal parts.
+    """
+    header, groups = container.unpack(data)
+    settings, groups_bits = read_settings(header, model), []
+    for group, indices in zip(groups, read_indices(data, model), strict=True):
+        segments = settings.segments(_block_counts(group, settings))
+        lengths = iter([code.lengths_bits(k) for (code, _), k in zip(segments, indices, strict=True)])
+        groups_bits.append(
+            [
+                np.concatenate([*([np.repeat(next(lengths) / g, g)] if g > 1 else []), next(lengths)])
+                for g in settings.joint_sizes()
+            ]
+        )
+    return groups_bits
 
 
 def image_bits(data: bytes, model: Model) -> np.ndarray:
     """Ideal code lengths of the images of a file, in order: float64 (images,), all stages together."""
-    codes, parts = index_codes(data, model), []
-    for group, stages in zip(container.unpack(data)[1], read_indices(data, model), strict=True):
-        lengths = [code.lengths_bits(k) for code, k in zip(codes, stages, strict=True)]
-        parts.append(sum(bits.reshape(group.count, -1).sum(1) for bits in lengths))
-    return np.concatenate(parts)
-
-
-def index_codes(data: bytes, model: Model) -> list[IndexCode]:
-    """The index code of every stage, as the file's header names it."""
-    return read_settings(container.unpack(data)[0], model).codes()
+    groups = zip(container.unpack(data)[1], block_bits(data, model), strict=True)
+    return np.concatenate(
+        [sum(b.reshape(group.count, -1).sum(1) for b in stages) for group, stages in groups]
+    )
 
 
 def with_index_code(data: bytes, model: Model, index_code: str) -> bytes:
@@ -54,9 +65,11 @@ def with_index_code(data: bytes, model: Model, index_code: str) -> bytes:
         index_code=index_code,
         num_candidates=old.num_candidates,
         seed=old.seed,
+        joint=old.joint,
     )
-    codes, packed = new.codes(), []
+    packed = []
     for group, indices in zip(groups, read_indices(data, model), strict=True):
+        codes = [code for code, _ in new.segments(_block_counts(group, new))]
         payload = encode_segments(list(zip(codes, indices, strict=True)))
         packed.append(container.Group(group.mode, group.count, group.width, group.height, payload))
     return container.pack(new.header(), packed)

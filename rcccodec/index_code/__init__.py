@@ -36,7 +36,7 @@ MAX_INDICES_PER_BYTE = 32
 
 
 def encode_segments(segments: Sequence[tuple[IndexCode, NDArray[np.int64]]]) -> bytes:
-    """Encode segments, all of one kind, into one payload.
+    """Encode segments into one payload; Zipf-Huffman ones do not go together with the other kinds.
 
     A Zipf-Huffman payload is ceil(sum of lengths / 8) bytes, the last one zero-padded; the others take the
     fewest bytes that name their interval. Any payload is then zero-padded to (indices // 32) bytes, a floor
@@ -44,10 +44,10 @@ def encode_segments(segments: Sequence[tuple[IndexCode, NDArray[np.int64]]]) -> 
 
     Args: segments: pairs of a code and its indices, int64 (count,), each in [0, code.num_candidates).
     Returns: the payload; empty for no indices at all.
-    Raises: ValueError for an index out of range or segments of more than one kind.
+    Raises: ValueError for an index out of range or Zipf-Huffman segments beside others.
     """
     kinds = {code.kind for code, _ in segments}
-    if len(kinds) > 1:
+    if ZIPF_HUFFMAN in kinds and len(kinds) > 1:
         raise ValueError(f"segments of different index codes in one payload: {sorted(kinds)}")
     encoder = RangeEncoder()
     for code, indices in segments:

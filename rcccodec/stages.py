@@ -1,0 +1,143 @@
+"""The searches of a rung, stage after stage: an address for every block; and the blocks at addresses.
+
+An encoder's side is `choose`, a decoder's `blocks_at`; between two stages the encoder takes off what a
+decoder will make, so both see the same residuals.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+
+from rcccodec.channel import Selection, select_channel, select_with_cost
+from rcccodec.images import to_channels
+from rcccodec.index_code import IndexCode
+from rcccodec.joint import MAX_JOINT_BLOCKS, split_count, to_addresses
+from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.proposals.joint import JointProposal
+from rcccodec.randomness import standard_normals
+from rcccodec.settings import Settings
+from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
+
+NO_INDICES = np.empty(0, np.int64)
+Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
+
+
+def choose(
+    sources: list[np.ndarray],
+    counts: list[list[int]],
+    settings: Settings,
+    decoders: list[GeneratorProposal],
+    device: str,
+    progress: Progress | None,
+) -> tuple[list[np.ndarray], float]:
+    """Choose a candidate for every block: int64 addresses per stage, all images; and the certified share.
+
+    ``counts``: blocks of every group and stage; no index is shared across groups.
+    """
+    channels, stages = settings.model.channels, settings.step.stages
+    rests = [
+        pad_to_multiple(to_channels(x, channels)[0].astype(np.float32) / 255, *settings.tile) for x in sources
+    ]
+    chosen, certified = [], []
+    searches = [_stage_searches(settings, s, [row[s] for row in counts]) for s in range(len(stages))]
+    total, done = sum(len(parts) for parts in searches), 0
+    for s, stage in enumerate(stages):
+        x = torch.from_numpy(np.concatenate([to_blocks(rest, stage.block) for rest in rests]))
+        proposal = decoders[s] if device == "cpu" else stage.proposal(device)
+        x = proposal.analyse(x.to(device)).cpu()
+        addresses = np.zeros(len(x), np.int64)
+        for size, code, which in searches[s]:
+            told = _shifted(progress, done * settings.num_candidates, total)
+            rows = x[torch.from_numpy(which)]
+            found = _choose(rows, proposal, size, stage.beta, s, settings, code, device, told)
+            parts = (found.indices.numpy(), NO_INDICES) if size > 1 else (NO_INDICES, found.indices.numpy())
+            addresses[which] = to_addresses(*parts, size)
+            certified.append(np.repeat(found.certified.numpy(), size))
+            done += 1
+        chosen.append(addresses)
+        if s + 1 < len(stages):
+            rests = _subtract(rests, decoders[s], addresses, stage.block, settings.seed, s)
+    return chosen, float(np.concatenate(certified).mean())
+
+
+def _stage_searches(
+    settings: Settings, stage: int, counts: list[int]
+) -> list[tuple[int, IndexCode, np.ndarray]]:
+    """The searches of a stage: blocks an index, its code, and which of all blocks, bool (blocks,).
+
+    ``counts``: blocks of every group.
+    """
+    size, shared_code = settings.joint_sizes()[stage], settings.joint_codes()[stage]
+    shared = [np.arange(n) < split_count(n, size)[0] * size for n in counts]
+    is_shared = np.concatenate(shared)
+    parts = [(1, settings.codes()[stage], ~is_shared)]
+    if shared_code is not None:
+        parts.append((size, shared_code, is_shared))
+    return [part for part in parts if part[2].any()]
+
+
+def _choose(
+    x: torch.Tensor,
+    one: GeneratorProposal,
+    size: int,
+    beta: float,
+    stage: int,
+    settings: Settings,
+    code: IndexCode,
+    device: str,
+    progress: Progress | None,
+) -> Selection:
+    """One search of a stage: an index for each ``size`` rows of x."""
+    proposal = one if size == 1 else JointProposal(one, size)
+    x = x.reshape(-1, proposal.dim)
+    common = {"beta": beta, "seed": settings.seed, "stage": stage, "device": device, "progress": progress}
+    if settings.coder == "mincost":
+        cost = partial(_cost_nats, code)  # of a range at a time: memory must not grow with N
+        return select_with_cost(x, proposal, cost_nats=cost, num_candidates=settings.num_candidates, **common)
+    return select_channel(x, proposal, coder=settings.coder, num_candidates=settings.num_candidates, **common)
+
+
+def _cost_nats(code: IndexCode, start: int, stop: int) -> np.ndarray:
+    return math.log(2) * code.lengths_bits(np.arange(start, stop))
+
+
+def _subtract(
+    rests: list[np.ndarray],
+    proposal: GeneratorProposal,
+    addresses: np.ndarray,
+    block: tuple[int, int],
+    seed: int,
+    stage: int,
+) -> list[np.ndarray]:
+    """What is left of padded float images (h, w, c) after the candidates that a decoder will make."""
+    left, first = [], 0
+    for rest in rests:
+        height, width, channels = rest.shape
+        last = first + height // block[0] * (width // block[1])
+        y = blocks_at(proposal, addresses[first:last], seed, stage)
+        left.append(rest - from_blocks(y, block, (height, width), channels).astype(np.float32))
+        first = last
+    return left
+
+
+def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, stage: int) -> np.ndarray:
+    """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim)."""
+    unique, inverse = np.unique(addresses, return_inverse=True)
+    made = np.empty((len(unique), proposal.block_dim))
+    draws = unique % MAX_JOINT_BLOCKS
+    with torch.inference_mode():
+        for draw in np.unique(draws):
+            which = np.flatnonzero(draws == draw)
+            for part in np.array_split(which, -(-len(which) // 1024)):
+                k = torch.from_numpy(unique[part] // MAX_JOINT_BLOCKS)
+                z = standard_normals(seed, k, (draw + 1) * proposal.latent_dim, stage)
+                y = proposal.candidates(z[:, draw * proposal.latent_dim :].double())
+                made[part] = proposal.synthesise(y).numpy()
+    return made[inverse.reshape(-1)]
+
+
+def _shifted(progress: Progress | None, offset: int, searches: int) -> Progress | None:
+    return None if progress is None else lambda done, n: progress(offset + done, searches * n)
