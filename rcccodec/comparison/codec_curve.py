@@ -11,7 +11,7 @@ from rcccodec.bundle import Model
 from rcccodec.codec import Encoded, Progress
 from rcccodec.comparison.image_set import ImageSet
 from rcccodec.comparison.measured import Curve, Point, average_codebooks, measure_point
-from rcccodec.comparison.rcc_files import image_bits, payload_bits
+from rcccodec.comparison.rcc_files import blocks_per_index, image_bits, payload_bits
 from rcccodec.settings import choose_settings
 
 
@@ -57,6 +57,7 @@ def codec_curve(
         points.append(replace(average_codebooks(each, images), index_code=chosen.index_code))
         done(curve, points[-1])
     codes = "/".join(dict.fromkeys(str(point.index_code) for point in points))
+    codes += ", shared" * any(size > 1 for point in points for size in point.blocks_per_index)
     return replace(curve, name=f"{curve.name} ({codes})", points=tuple(points))
 
 
@@ -85,7 +86,12 @@ def _one(images: ImageSet, model: Model, options: dict, progress: Progress | Non
         beta=beta,
     )
     certified = [one.report.certified_fraction for one in made if one.report.certified_fraction is not None]
-    return replace(point, rung=rung, certified=float(np.mean(certified)) if certified else None)
+    return replace(
+        point,
+        rung=rung,
+        certified=float(np.mean(certified)) if certified else None,
+        blocks_per_index=tuple(blocks_per_index(made[-1].data, model)),
+    )
 
 
 def _description(coder: str) -> str:

@@ -19,7 +19,7 @@ _OURS = ("#c1272d", "#e8812c", "#7b3294", "#b5838d", "#5e548e", "#d4a017")
 _OTHERS = ("#1b6ca8", "#2a9d8f", "#6a994e", "#8d99ae", "#457b9d", "#3a5a40")
 _MARKS = "osD^vP"
 _THEORY = (  # field of Limit, line, width, label, side and height of the label
-    ("floor_bits", ":", 1.2, "floor of any exact simulation", "", 0.0),
+    ("floor_bits", ":", 1.2, "floor of exact simulation, one image an index", "", 0.0),
     ("sharper_bits", "-.", 1.0, "known bound I + log2(I + 3.4) + 1", "", 0.0),
     ("guarantee_bits", "--", 1.4, "guarantee R + log2(R + 1) + 5", "right", 0.3),
 )

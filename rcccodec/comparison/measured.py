@@ -24,7 +24,7 @@ class Point:
     equally where a codec has none to show. squared_error: (n,), summed over all samples, pixels in [0, 1].
     samples: (n,), h * w * channels. ms_ssim: (n,) or None. encode_s, decode_s: seconds an image.
     pictures: the first decoded images. codebooks: (bits an image, squared error) of every seed.
-    certified: share of PFR choices that are certain.
+    certified: share of PFR choices that are certain. blocks_per_index: of each stage, in this codec's files.
     """
 
     setting: str
@@ -41,6 +41,7 @@ class Point:
     index_code: str | None = None
     codebooks: tuple[tuple[float, float], ...] = ()
     certified: float | None = None
+    blocks_per_index: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

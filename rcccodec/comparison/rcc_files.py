@@ -23,6 +23,11 @@ def read_indices(data: bytes, model: Model) -> list[list[np.ndarray]]:
     ]
 
 
+def blocks_per_index(data: bytes, model: Model) -> list[int]:
+    """How many blocks of each stage share an index (the last few of a group do not)."""
+    return read_settings(container.unpack(data)[0], model).joint_sizes()
+
+
 def block_bits(data: bytes, model: Model) -> list[list[np.ndarray]]:
     """Ideal code lengths of the blocks of every group and stage, float64 (blocks,) each.
 

@@ -65,6 +65,7 @@ def point_record(point: Point, images: ImageSet, limits: Sequence[Limit], exact:
         "saturated": own[0].saturated if own else None,
         "certified_fraction": point.certified,
         "index_code": point.index_code,
+        "blocks_per_index": list(point.blocks_per_index) or None,
         "codebooks": len(point.codebooks) or None,
         "codebook_bits_and_distortion": [list(pair) for pair in point.codebooks] or None,
         "ci95": {

@@ -30,7 +30,8 @@ class Limit:
     """One rung in theory; bits and distortion are of an image, mean over the images.
 
     rate_bits: R. floor_bits: channel-simulation divergence, None if not estimated. sharper_bits and
-    guarantee_bits: what some exact code, and PFR with its Zipf code, cost at most, expected over seeds.
+    guarantee_bits: what some exact code, and PFR with its Zipf code, cost at most, expected over seeds. All
+    three are of one block an index; blocks that share one may cost less.
     margin_bits: least log2 N - R of a search. on_these_images: or held-out figures of the bundle.
     """
 
