@@ -89,9 +89,8 @@ def compress(
     start_s = time.perf_counter()
     layouts, stages = group_images(sources, settings.tile), settings.step.stages
     counts = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
-    sizes = settings.joint_sizes()
-    if not any(size > 1 and n >= size for row in counts for n, size in zip(row, sizes, strict=True)):
-        settings, sizes = replace(settings, joint=False), [1] * len(stages)  # a file of version 1
+    if not settings.shares_indices(counts):
+        settings = replace(settings, joint=False)  # a file of version 1
     proposals = [stage.proposal() for stage in stages]  # as every decoder has them
     addresses, certified = choose(sources, counts, settings, proposals, device, progress)
 
@@ -113,7 +112,7 @@ def compress(
         decoded=decoded,
         blocks_per_stage=first,
         rates_bits=[stage.rate_bits for stage in stages],
-        joint_sizes=sizes,
+        joint_sizes=settings.joint_sizes(),
         num_candidates=settings.num_candidates,
         certified_fraction=certified if coder == "pfr" else None,
         encode_s=time.perf_counter() - start_s,
@@ -153,13 +152,17 @@ def decompress(
     settings = read_settings(header, load_model(model) if isinstance(model, str) else model)
     stages, sizes = settings.step.stages, settings.joint_sizes()
     proposals = [stage.proposal() for stage in stages]
-    images: list[np.ndarray] = []
+    layouts = []
     for group in groups:
         colour = MODES[group.mode] == "rgb"
         if colour and settings.model.channels == 1:
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
-        layout = Layout(group.count, group.height, group.width, colour, settings.tile)
-        counts = [layout.num_blocks(stage.block) for stage in stages]
+        layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
+    blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
+    if settings.joint and not settings.shares_indices(blocks):
+        raise FormatError("version 2 of the format, but no two blocks share an index")
+    images: list[np.ndarray] = []
+    for group, layout, counts in zip(groups, layouts, blocks, strict=True):
         indices = iter(decode_segments(group.payload, settings.segments(counts)))
         parts = [to_addresses(next(indices) if g > 1 else NO_INDICES, next(indices), g) for g in sizes]
         images += _reconstruct(layout, settings, proposals, parts)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from rcccodec.bundle import Model, Rung
 from rcccodec.container import CODERS, INDEX_CODES, MAX_SEED, MODEL_ID_BYTES, Header
@@ -47,6 +48,11 @@ class Settings:
             return [1] * len(self.step.stages)
         return [joint_size(self.num_candidates, stage.zipf_rate_millibits) for stage in self.step.stages]
 
+    def shares_indices(self, groups: Sequence[Sequence[int]]) -> bool:
+        """Whether any two blocks share an index, from the blocks of every group and stage."""
+        sizes = self.joint_sizes()
+        return any(size > 1 and n >= size for counts in groups for n, size in zip(counts, sizes, strict=True))
+
     def joint_codes(self) -> list[IndexCode | None]:
         """The index code of what blocks share, per stage; None where each block has its own index.
 
@@ -80,12 +86,14 @@ class Settings:
         Two a stage where blocks share indices (theirs, then the last blocks' own), else one.
         """
         parts: list[tuple[IndexCode, int]] = []
-        for n, size, code, shared in zip(
-            counts, self.joint_sizes(), self.codes(), self.joint_codes(), strict=True
-        ):
+        for n, size, code, shared in zip(counts, *self._tables, strict=True):
             num_shared, num_own = split_count(n, size)
             parts += [(code, num_own)] if shared is None else [(shared, num_shared), (code, num_own)]
         return parts
+
+    @cached_property
+    def _tables(self) -> tuple[list[int], list[IndexCode], list[IndexCode | None]]:
+        return self.joint_sizes(), self.codes(), self.joint_codes()  # made once for the groups of a file
 
     def codes(self) -> list[IndexCode]:
         """The index code of every stage.

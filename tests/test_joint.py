@@ -1,6 +1,7 @@
 """Joint coding: which blocks share an index, that a product law is simulated, and what it saves."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rcccodec import codec, container
 from rcccodec.bundle import load_model
 from rcccodec.channel import candidates_at, log_weights, select_channel
 from rcccodec.comparison.rcc_files import image_bits, read_indices, with_index_code
+from rcccodec.errors import FormatError
 from rcccodec.index_code import FittedCode, ZipfHuffman
 from rcccodec.joint import MAX_JOINT_BLOCKS, joint_size, split_count, to_addresses, to_indices
 from rcccodec.proposals.joint import JointProposal
@@ -202,3 +204,10 @@ def test_a_draw_of_two_blocks_follows_the_product_of_their_channels():
     for size in (1, 2):
         assert ((means[size] - true).abs() < 5 * spread).all(), (size, means[size], true, spread)
     assert ((d.mean(1) - true).abs() > 5 * spread).any()  # the control: unselected draws are told apart
+
+
+def test_a_file_of_version_2_must_share_an_index():
+    alone = codec.compress(digits(1), "grey", coder="pfr").data
+    header, groups = container.unpack(alone)
+    with pytest.raises(FormatError, match="no two blocks share"):
+        codec.decompress(container.pack(replace(header, joint=True), groups))
