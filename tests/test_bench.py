@@ -360,3 +360,21 @@ def test_a_refitted_model_keeps_everything_but_the_priors_of_its_rung():
     )
     assert (fitted.default_seed, fitted.default_num_candidates, fitted.sha256) == (77, 128, model.sha256)
     assert replace(fitted.rungs[1].stages[0], priors={}) == model.rungs[1].stages[0]
+
+
+def test_shared_indices_are_measured_beside_single_ones(tmp_path: Path):
+    bench = importlib.import_module("shared_indices")
+    model, numbers = load_model("grey"), [1 << 9, 1 << 11]
+    rows = bench.measure(list(digits(24)), model, 0, numbers, range(1, 3), "cpu")
+    assert [(r["coder"], r["num_candidates"], r["images_per_index"]) for r in rows] == [
+        ("pfr", 512, 1), ("mincost", 512, 1), ("pfr", 512, 2), ("mincost", 512, 2), ("pfr", 2048, 3),
+        ("mincost", 2048, 3),
+    ]  # fmt: skip
+    for row in rows:
+        spent = row["payload_bits_per_image"] + row["beta"] * row["distortion"] / LN2
+        ideal = row["rd_rate_bits"] + row["beta"] * row["rd_distortion"] / LN2
+        assert row["excess_bits"] == pytest.approx(spent - ideal)
+        assert row["excess_se_codebooks_bits"] > 0
+    bench.plot({"images": "blobs", "rows": rows}, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.size[0] > 500
