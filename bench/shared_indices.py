@@ -3,9 +3,9 @@
     python bench/shared_indices.py                  # bench/results/shared_indices.{json,png}
 
 MNIST test digits as one archive, through real files, decoded and compared, with an index each (at the
-smaller N) and with as many digits an index as N has room for (`rcccodec.joint`). Fitted codes for all, so that
-nothing but the sharing differs. ``excess_bits`` is the Lagrangian R + beta D / ln 2 of the file less that of the
-NERD estimate on the same digits with the same codebooks and the smaller N.
+smaller N) and with as many digits an index as N has room for (`rcccodec.joint`). Fitted codes for all, so
+that nothing but the sharing differs. ``excess_bits`` is the Lagrangian R + beta D / ln 2 of the file less
+that of the NERD estimate on the same digits with the same codebooks and the smaller N.
 """
 
 import argparse
