@@ -10,8 +10,9 @@ A decoder reads the indices with integer arithmetic alone and makes the winning 
 the CPU. Its work does not depend on the number of candidates, nor do its pixels on the number of threads.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -23,7 +24,7 @@ from rcccodec.container import MAX_SIDE, MODES, Group
 from rcccodec.errors import FormatError, InputError, LimitError
 from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
-from rcccodec.joint import to_addresses, to_indices
+from rcccodec.joint import split_count, to_addresses, to_indices
 from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
@@ -99,7 +100,7 @@ def compress(
     for layout, row in zip(layouts, counts, strict=True):
         last = [a + n for a, n in zip(first, row, strict=True)]
         parts = [k[a:b] for k, a, b in zip(addresses, first, last, strict=True)]
-        payload = encode_segments(_coded(settings, row, parts))
+        payload = encode_segments(_coded(settings, row, parts), num_blocks=sum(row))
         mode = MODES.index("rgb" if layout.colour else "grey")
         groups.append(Group(mode, layout.count, layout.width, layout.height, payload))
         decoded += _reconstruct(layout, settings, proposals, parts)
@@ -110,9 +111,7 @@ def compress(
         payload_bytes=sum(len(group.payload) for group in groups),
         sources=sources,
         decoded=decoded,
-        blocks_per_stage=first,
-        rates_bits=[stage.rate_bits for stage in stages],
-        joint_sizes=settings.joint_sizes(),
+        indices=[part for row in counts for part in _index_rates(settings, row)],
         num_candidates=settings.num_candidates,
         certified_fraction=certified if coder == "pfr" else None,
         encode_s=time.perf_counter() - start_s,
@@ -131,7 +130,7 @@ def decompress(
     Args:
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
-        max_pixels: that all images together may have.
+        max_pixels: that all images together may have, padded to the model's tiles.
 
     Returns:
         uint8 (h, w) or (h, w, 3) each.
@@ -158,12 +157,15 @@ def decompress(
         if colour and settings.model.channels == 1:
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
         layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
+    padded = sum(layout.num_blocks(settings.tile) for layout in layouts) * math.prod(settings.tile)
+    if padded > max_pixels:
+        raise LimitError(f"{padded} pixels with padding, more than the {max_pixels} that max-pixels allows")
     blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
     if settings.joint and not settings.shares_indices(blocks):
         raise FormatError("version 2 of the format, but no two blocks share an index")
     images: list[np.ndarray] = []
     for group, layout, counts in zip(groups, layouts, blocks, strict=True):
-        indices = iter(decode_segments(group.payload, settings.segments(counts)))
+        indices = iter(decode_segments(group.payload, settings.segments(counts), num_blocks=sum(counts)))
         parts = [to_addresses(next(indices) if g > 1 else NO_INDICES, next(indices), g) for g in sizes]
         images += _reconstruct(layout, settings, proposals, parts)
     return images
@@ -192,6 +194,14 @@ def _coded(
         indices += [shared, own] if size > 1 else [own]
     codes = [code for code, _ in settings.segments(counts)]
     return list(zip(codes, indices, strict=True))
+
+
+def _index_rates(settings: Settings, counts: Sequence[int]) -> Iterator[tuple[int, int, float]]:
+    """(indices, blocks an index, R of such an index) of one group, shared ones and others, stage by stage."""
+    for n, size, stage in zip(counts, settings.joint_sizes(), settings.step.stages, strict=True):
+        shared, own = split_count(n, size)
+        yield shared, size, size * stage.rate_bits
+        yield own, 1, stage.rate_bits
 
 
 def _reconstruct(

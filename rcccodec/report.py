@@ -67,9 +67,7 @@ def measure(
     payload_bytes: int,
     sources: Sequence[np.ndarray],
     decoded: Sequence[np.ndarray],
-    blocks_per_stage: Sequence[int],
-    rates_bits: Sequence[float],
-    joint_sizes: Sequence[int],
+    indices: Sequence[tuple[int, int, float]],
     num_candidates: int,
     certified_fraction: float | None,
     encode_s: float,
@@ -81,14 +79,11 @@ def measure(
 
     Args:
         sources, decoded: uint8, pairwise of one shape.
-        blocks_per_stage: of all images, per stage.
-        rates_bits: the model's R per block, per stage.
-        joint_sizes: blocks that share an index, per stage.
+        indices: all that are sent, as (how many, blocks an index, R of such an index in bits).
         others: as in `Report`.
     """
-    blocks = sum(blocks_per_stage)
-    weights = [n / blocks for n in blocks_per_stage]
-    guarantees = [guarantee_bits(g * r) / g for g, r in zip(joint_sizes, rates_bits, strict=True)]
+    sent = [(count, size, rate) for count, size, rate in indices if count]
+    blocks = sum(count * size for count, size, _ in sent)
     error = sum(
         float(np.square(x.astype(np.float64) - y).sum()) for x, y in zip(sources, decoded, strict=True)
     )
@@ -101,14 +96,13 @@ def measure(
         distortion=error / 255**2 / blocks,
         blocks=blocks,
         rate_bits_per_block=8 * payload_bytes / blocks,
-        rd_estimate_bits=sum(w * r for w, r in zip(weights, rates_bits, strict=True)),
-        guarantee_bits=sum(w * bits for w, bits in zip(weights, guarantees, strict=True)),
+        rd_estimate_bits=sum(count * rate for count, _, rate in sent) / blocks,
+        guarantee_bits=sum(count * guarantee_bits(rate) for count, _, rate in sent) / blocks,
         certified_fraction=certified_fraction,
         log2_num_candidates=math.log2(num_candidates),
         encode_s=encode_s,
         model=model,
         rung=rung,
         beta=beta,
-        margin_bits=math.log2(num_candidates)
-        - max(g * r for g, r in zip(joint_sizes, rates_bits, strict=True)),
+        margin_bits=math.log2(num_candidates) - max(rate for _, _, rate in sent),
     )

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from rcccodec.channel import Selection, select_channel, select_with_cost
+from rcccodec.channel.distances import default_chunk
 from rcccodec.images import to_channels
 from rcccodec.index_code import IndexCode
 from rcccodec.joint import MAX_JOINT_BLOCKS, split_count, to_addresses
@@ -94,6 +95,7 @@ def _choose(
     proposal = one if size == 1 else JointProposal(one, size)
     x = x.reshape(-1, proposal.dim)
     common = {"beta": beta, "seed": settings.seed, "stage": stage, "device": device, "progress": progress}
+    common["chunk"] = max(1, default_chunk(device) // size)  # as many draws at once as without sharing
     if settings.coder == "mincost":
         cost = partial(_cost_nats, code)  # of a range at a time: memory must not grow with N
         return select_with_cost(x, proposal, cost_nats=cost, num_candidates=settings.num_candidates, **common)

@@ -18,8 +18,10 @@ def read_indices(data: bytes, model: Model) -> list[list[np.ndarray]]:
     """The int64 indices of every group and segment: one segment a stage, two where blocks share indices."""
     header, groups = container.unpack(data)
     settings = read_settings(header, model)
+    counts = [_block_counts(group, settings) for group in groups]
     return [
-        decode_segments(group.payload, settings.segments(_block_counts(group, settings))) for group in groups
+        decode_segments(group.payload, settings.segments(row), num_blocks=sum(row))
+        for group, row in zip(groups, counts, strict=True)
     ]
 
 
@@ -74,8 +76,9 @@ def with_index_code(data: bytes, model: Model, index_code: str) -> bytes:
     )
     packed = []
     for group, indices in zip(groups, read_indices(data, model), strict=True):
-        codes = [code for code, _ in new.segments(_block_counts(group, new))]
-        payload = encode_segments(list(zip(codes, indices, strict=True)))
+        counts = _block_counts(group, new)
+        codes = [code for code, _ in new.segments(counts)]
+        payload = encode_segments(list(zip(codes, indices, strict=True)), num_blocks=sum(counts))
         packed.append(container.Group(group.mode, group.count, group.width, group.height, payload))
     return container.pack(new.header(), packed)
 

@@ -32,17 +32,21 @@ __all__ = [
     "encode_segments",
 ]
 
-MAX_INDICES_PER_BYTE = 32
+MAX_BLOCKS_PER_BYTE = 32
 
 
-def encode_segments(segments: Sequence[tuple[IndexCode, NDArray[np.int64]]]) -> bytes:
+def encode_segments(
+    segments: Sequence[tuple[IndexCode, NDArray[np.int64]]], *, num_blocks: int | None = None
+) -> bytes:
     """Encode segments into one payload; Zipf-Huffman ones do not go together with the other kinds.
 
     A Zipf-Huffman payload is ceil(sum of lengths / 8) bytes, the last one zero-padded; the others take the
-    fewest bytes that name their interval. Any payload is then zero-padded to (indices // 32) bytes, a floor
+    fewest bytes that name their interval. Any payload is then zero-padded to (blocks // 32) bytes, a floor
     that no sensible code meets but that ties a reader's work to the size of its input.
 
-    Args: segments: pairs of a code and its indices, int64 (count,), each in [0, code.num_candidates).
+    Args:
+        segments: pairs of a code and its indices, int64 (count,), each in [0, code.num_candidates).
+        num_blocks: that the indices stand for; None: one each.
     Returns: the payload; empty for no indices at all.
     Raises: ValueError for an index out of range or Zipf-Huffman segments beside others.
     """
@@ -52,29 +56,34 @@ def encode_segments(segments: Sequence[tuple[IndexCode, NDArray[np.int64]]]) -> 
     encoder = RangeEncoder()
     for code, indices in segments:
         code.put(encoder, indices)
-    min_bytes = sum(int(indices.size) for _, indices in segments) // MAX_INDICES_PER_BYTE
+    blocks = sum(int(indices.size) for _, indices in segments) if num_blocks is None else num_blocks
+    min_bytes = blocks // MAX_BLOCKS_PER_BYTE
     if ZIPF_HUFFMAN in kinds:
         min_bytes = max(min_bytes, encoder.whole_bytes())
     return encoder.finish(min_bytes)
 
 
-def decode_segments(payload: bytes, segments: Sequence[tuple[IndexCode, int]]) -> list[NDArray[np.int64]]:
+def decode_segments(
+    payload: bytes, segments: Sequence[tuple[IndexCode, int]], *, num_blocks: int | None = None
+) -> list[NDArray[np.int64]]:
     """Decode a payload into the indices of its segments.
 
     The counts usually come from an untrusted header: they are held against the payload's size before any
     allocation. A payload is accepted only if the encoder would write the same bytes for what was read.
 
-    Args: segments: pairs of a code and how many indices it coded.
+    Args:
+        segments: pairs of a code and how many indices it coded.
+        num_blocks: as in ``encode_segments``.
     Returns: one int64 array (count,) per segment.
     Raises: FormatError for a payload that the encoder does not write for any indices. (A range-coded payload
         cut short is the code of other indices; the container's checksum is what tells.)
     """
-    total = sum(count for _, count in segments)
-    if total // MAX_INDICES_PER_BYTE > len(payload):
-        raise FormatError(f"payload of {len(payload)} bytes is too short for {total} indices")
+    blocks = sum(count for _, count in segments) if num_blocks is None else num_blocks
+    if blocks // MAX_BLOCKS_PER_BYTE > len(payload):
+        raise FormatError(f"payload of {len(payload)} bytes is too short for {blocks} blocks")
     decoder = RangeDecoder(payload)
     decoded = [code.get(decoder, count) for code, count in segments]
     codes = [code for code, _ in segments]
-    if encode_segments(list(zip(codes, decoded, strict=True))) != payload:
+    if encode_segments(list(zip(codes, decoded, strict=True)), num_blocks=num_blocks) != payload:
         raise FormatError("corrupt payload: its bytes are not the code of the indices they decode to")
     return decoded
