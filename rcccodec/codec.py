@@ -130,7 +130,7 @@ def decompress(
     Args:
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
-        max_pixels: that all images together may have, padded to the model's tiles.
+        max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
 
     Returns:
         uint8 (h, w) or (h, w, 3) each.
@@ -158,8 +158,9 @@ def decompress(
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
         layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
     padded = sum(layout.num_blocks(settings.tile) for layout in layouts) * math.prod(settings.tile)
-    if padded > max_pixels:
-        raise LimitError(f"{padded} pixels with padding, more than the {max_pixels} that max-pixels allows")
+    limit = max(max_pixels, MAX_PIXELS)  # a tiny image takes a whole tile of work
+    if padded > limit:
+        raise LimitError(f"{padded} pixels with padding, more than the {limit} that max-pixels allows")
     blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
     if settings.joint and not settings.shares_indices(blocks):
         raise FormatError("version 2 of the format, but no two blocks share an index")

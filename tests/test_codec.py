@@ -347,6 +347,15 @@ def test_more_pixels_than_allowed_are_refused_before_anything_is_made(monkeypatc
         codec.decompress(data, max_pixels=149)
 
 
+def test_padding_counts_against_the_limit_too():
+    data = codec.compress([picture(1, 1)] * 40, "grey").data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codec, "MAX_PIXELS", 64 * 40 - 1)
+        with pytest.raises(LimitError, match="2560 pixels with padding"):
+            codec.decompress(data, max_pixels=40)
+        assert len(codec.decompress(data, max_pixels=2560)) == 40
+
+
 def test_a_file_is_not_decoded_with_another_model(tiny: Path):
     data = codec.compress(picture(8, 8), "grey").data
     with pytest.raises(ModelError, match="another model"):

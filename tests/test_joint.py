@@ -183,6 +183,9 @@ def test_the_report_says_the_guarantee_of_shared_indices():
     assert report.rd_estimate_bits == pytest.approx(2.5)
     assert report.margin_bits == pytest.approx(4)
     assert not report.saturated
+    odd = codec.compress(digits(5), "grey", coder="pfr", num_candidates=1 << 9).report
+    own = 2.5 + math.log2(3.5) + 5
+    assert odd.guarantee_bits == pytest.approx((2 * (5 + math.log2(6) + 5) + own) / 5)
 
 
 def test_a_draw_of_two_blocks_follows_the_product_of_their_channels():
