@@ -32,8 +32,8 @@ class NtcPlan:
     entropy model and the gains, which move too slowly otherwise. ``soft_from``, ``hard_from``, ``sharpest``:
     see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1;
     without it the low slopes stay at zero bits. ``jitter``: strength of the affine maps of
-    rcccodec.training.jitter. ``start``, the first hex digits of a checkpoint's SHA-256: the run begins with
-    its networks, at full rate weight and sharpness.
+    rcccodec.training.jitter. ``bfloat16``: the transforms are, until the hard rounding. ``start``, the first
+    hex digits of a checkpoint's SHA-256: the run begins with its networks, at full rate weight and sharpness.
     """
 
     spec: NtcSpec
@@ -47,6 +47,7 @@ class NtcPlan:
     warm_up: float = 0.1
     least_rate_weight: float = 0.2
     jitter: float = 0.0
+    bfloat16: bool = False
     seed: int = 0
     start: str = ""
 
@@ -144,6 +145,8 @@ def _train(
     if start_from is not None and not resume:
         _start(network, plan.spec, start_from)
     network = network.to(device).train()
+    if plan.spec.photographs:  # convolutions are faster so
+        network = network.to(memory_format=torch.channels_last)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     fast = [p for name, p in parameters.items() if name.startswith(("bottleneck.", "log_gain"))]
     slow = [p for name, p in parameters.items() if not name.startswith(("bottleneck.", "log_gain"))]
@@ -182,7 +185,9 @@ def _train(
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, rate * plan.entropy_rate
         rounding = plan.rounding_at(step)
         batch = draw(x, plan, len(slope)).to(device)
-        nats, distortion = network.rate_and_distortion(batch, slope, rounding)
+        half = plan.bfloat16 and rounding.mode != "hard"  # the end settles on what the decoder computes
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            nats, distortion = network.rate_and_distortion(batch, slope, rounding)
         lagrangian = plan.rate_weight_at(step) * nats + betas[slope] * distortion
         # steep slopes have large Lagrangians; equal weights would leave the others little of the networks
         loss = (lagrangian / betas[slope].sqrt()).mean() / (plan.spec.dim / 1024)

@@ -71,6 +71,11 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     show_default=True,
     help="Strength of small random affine maps of training images; 1 turns by 4 degrees or so.",
 )
+@click.option(
+    "--bfloat16",
+    is_flag=True,
+    help="Transforms in 16 bits until the last phase of training: twice as fast where the processor can.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in FOLDER; give the same options.")
 @click.option(
@@ -94,6 +99,7 @@ def train_ntc(
     start_from: str | None,
     compact: bool,
     jitter: float,
+    bfloat16: bool,
     device: str,
     resume: bool,
     seed: int,
@@ -144,6 +150,7 @@ def train_ntc(
         start_from=Path(start_from) if start_from else None,
         compact=compact,
         jitter=jitter,
+        bfloat16=bfloat16,
         seed=seed,
         device=place,
         checkpoint=checkpoint if resume else None,
