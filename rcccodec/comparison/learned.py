@@ -22,7 +22,7 @@ _SHIPPED = {  # (what --against says, archive) -> baselines
     ("ntc", False): ("photo-ntc-factorized", "photo-ntc-hyperprior"),
 }
 PLAIN = "-plain"  # ending of a reference: the same baseline without the search of its encoder
-LEARNED = ("ntc", "ntc-plain", "ntc-block", "ntc-block-plain")
+LEARNED = ("ntc", "ntc-block", "ntc-plain", "ntc-block-plain")
 
 
 @dataclass(frozen=True)
