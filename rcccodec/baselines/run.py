@@ -31,7 +31,8 @@ from rcccodec.training.plan import FEATURES, channels_of, checkpoint_name
 from rcccodec.training.trainer import to_unit
 
 CHECKPOINT = "checkpoint-ntc.safetensors"
-HELD_OUT_ITEMS, SEARCHED_ITEMS, HELD_OUT_CROPS = 10_000, 2000, 32
+HELD_OUT_ITEMS, HELD_OUT_CROPS = 10_000, 32
+SEARCHED_LATENTS = 64_000  # each costs two syntheses
 VECTORS = 50_000
 CROPS = 6000  # cut from photographs
 CROP_SIDE = 128
@@ -180,7 +181,7 @@ def train_baseline(
         row = measured[-1]
         say(f"beta {row['beta']:g}: R {row['rate_bits']:.2f} bits, D {row['distortion']:.4g}")
         if not run.plan.spec.photographs:
-            some = held_out[:: max(1, len(held_out) // SEARCHED_ITEMS)]
+            some = held_out[:: max(1, len(held_out) * run.plan.spec.latent_dim // SEARCHED_LATENTS)]
             searched.append(measure(network, tables, some, k, DEFAULT_SEARCH_PASSES))
         if stop():
             return None
