@@ -22,6 +22,7 @@ from rcccodec.training.jitter import jitter
 from rcccodec.training.trainer import principal_axes, to_unit
 
 CHECKPOINT_EVERY_S = 60.0
+LEAST_AFTER_START = 0.5
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class NtcPlan:
     see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1;
     without it the low slopes stay at zero bits. ``jitter``: strength of the affine maps of
     rcccodec.training.jitter. ``bfloat16``: the transforms are, until the hard rounding. ``start``, the first
-    hex digits of a checkpoint's SHA-256: the run begins with its networks, at full rate weight and sharpness.
+    hex digits of a checkpoint's SHA-256: the run begins with its networks, at full sharpness and half
+    the rate's weight.
     """
 
     spec: NtcSpec
@@ -62,10 +64,9 @@ class NtcPlan:
         return replace(rounding, alpha=self.sharpest) if self.start else rounding
 
     def rate_weight_at(self, step: int) -> float:
-        """Weight of the rate, growing to 1 over the warm-up."""
-        return (
-            1.0 if self.start else min(1.0, self.least_rate_weight + step / (self.warm_up * self.steps + 1))
-        )
+        """Weight of the rate, growing to 1 over the warm-up; a slope that fell to zero bits can recover."""
+        least = max(self.least_rate_weight, LEAST_AFTER_START) if self.start else self.least_rate_weight
+        return min(1.0, least + step / (self.warm_up * self.steps + 1))
 
 
 @dataclass(frozen=True)
