@@ -273,11 +273,20 @@ def test_a_learned_archive_is_charged_by_its_one_stream():
     assert fine.payload_bits.sum() == pytest.approx(baseline.payload_bits(data))
     assert fine.file_bits.sum() == pytest.approx(8 * len(data))
     assert learned.baseline_names("ntc", images) == ("mnist-ntc",)
-    assert learned.baseline_names("ntc", photograph_set()) == ("photo-ntc-factorized", "photo-ntc-hyperprior")
     assert learned.baseline_names("mine", images) == ("mine",)
     assert learned.baseline_names("ntc-plain", images) == ("mnist-ntc",)
     with pytest.raises(InputError, match="one size"):
         learned.baseline_names("ntc-block", photograph_set())
+
+
+def test_a_reference_means_those_baselines_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(learned, "is_baseline", lambda name: (tmp_path / name / "baseline.json").is_file())
+    with pytest.raises(InputError, match="none is shipped for photographs; name the folder"):
+        learned.baseline_names("ntc", photograph_set())
+    for name in ("photo-ntc-factorized", "photo-ntc-hyperprior"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "baseline.json").touch()
+        assert learned.baseline_names("ntc", photograph_set())[-1] == name
 
 
 def test_a_learned_curve_says_whether_its_encoder_searches(monkeypatch: pytest.MonkeyPatch):

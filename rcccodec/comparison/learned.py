@@ -61,10 +61,13 @@ def baseline_names(against: str, images: ImageSet) -> tuple[str, ...]:
         return (against,)
     if images.archive and images.colour:
         raise InputError(f"{against}: none is shipped for small colour images; name the folder of one")
-    try:
-        return _SHIPPED[against.removesuffix(PLAIN), images.archive]
-    except KeyError:
-        raise InputError(f"{against}: only for small images of one size") from None
+    if against.removesuffix(PLAIN) == "ntc-block" and not images.archive:
+        raise InputError(f"{against}: only for small images of one size")
+    names = tuple(name for name in _SHIPPED[against.removesuffix(PLAIN), images.archive] if is_baseline(name))
+    if not names:
+        what = "small images" if images.archive else "photographs"
+        raise InputError(f"{against}: none is shipped for {what}; name the folder of one")
+    return names
 
 
 def is_baseline(name: str) -> bool:
