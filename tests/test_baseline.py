@@ -160,6 +160,24 @@ def test_a_file_of_another_baseline_is_refused(folder):
     assert len(image.decompress(data)) == 1  # control
 
 
+@pytest.mark.parametrize("name", ["patches", "block", "vector", "hyperprior"])
+def test_a_damaged_file_is_one_line_of_error_and_never_reaches_the_coder(folder, name, monkeypatch):
+    baseline = load_baseline(folder / name)
+    data = baseline.compress(_items(name, 2), baseline.betas[1])
+    assert len(baseline.decompress(data)) == 2  # control
+    reached = []
+    monkeypatch.setattr("rcccodec.baselines.baseline.Reader", lambda string: reached.append(string))
+    generator = np.random.default_rng(0)
+    damaged = [data[:n] for n in (0, 3, 12, len(data) - 4, len(data) - 1)] + [data + b"\0" * 4]
+    for at in generator.integers(0, len(data), 40):
+        damaged.append(data[:at] + bytes([data[at] ^ 1 << generator.integers(8)]) + data[at + 1 :])
+    for bad in damaged:
+        with pytest.raises(FormatError) as caught:
+            baseline.decompress(bad)
+        assert "\n" not in str(caught.value)
+    assert not reached
+
+
 def test_baselines_are_found_by_name_and_are_no_models(folder, monkeypatch):
     monkeypatch.setenv("RCC_MODELS", str(folder))
     before = list_models()
@@ -251,7 +269,8 @@ def test_sizes_that_would_ask_for_too_much_are_refused():
         {"kind": "other"}, {"width": 10**6}, {"depth": 0}, {"latent_dim": 10**6}, {"betas": []},
         {"betas": [1.0, 0.5]}, {"betas": [0.0, 1.0]}, {"shape": [8, 8]}, {"shape": [10**4, 10**4, 1]},
         {"images_per_code": 2}, {"kind": "factorized", "shape": [64, 64, 3], "width": 5000},
-        {"kind": "factorized"}, {"betas": [1.0, float("inf")]},
+        {"kind": "factorized"}, {"betas": [1.0, float("inf")]}, {"maps": -1}, {"maps": 10**4}, {"maps": 2.0},
+        {"maps": 2, "shape": [8, 9, 1]}, {"maps": 2, "kind": "vector", "shape": [8]},
     ):  # fmt: skip
         with pytest.raises(ValueError):  # noqa: PT011
             NtcSpec.from_json(fields | change)

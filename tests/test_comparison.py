@@ -73,14 +73,17 @@ class FakeBaseline:
     """A learned baseline without learning: pixels rounded to multiples of beta."""
 
     name, kind, sha256, betas = "fake-ntc", "image", "ab" * 32, (16.0, 64.0)
+    default_search_passes = 1
 
-    def compress(self, images: list[np.ndarray], beta: float) -> bytes:
+    def compress(self, images: list[np.ndarray], beta: float, search_passes: int = 1) -> bytes:
         small = np.stack(images) // int(beta)
-        return bytes([len(images), images[0].shape[0], int(beta)]) + small.tobytes()
+        padding = b"" if search_passes else bytes(len(images))
+        return bytes([len(images), images[0].shape[0], int(beta)]) + small.tobytes() + padding
 
     def decompress(self, data: bytes) -> list[np.ndarray]:
         count, side, step = data[:3]
-        return list(np.frombuffer(data[3:], np.uint8).reshape(count, side, side) * step)
+        pixels = np.frombuffer(data[3 : 3 + count * side * side], np.uint8)
+        return list(pixels.reshape(count, side, side) * step)
 
     def payload_bits(self, data: bytes) -> int:
         return 8 * (len(data) - 3)
@@ -91,7 +94,7 @@ def comparison(model_folder: Path) -> Comparison:
     """Two coders of the tiny grey model, a fake baseline, and theory."""
     images, model = blob_set(), load_model(str(model_folder / "grey"))
     curves = [codec_curve(images, model, coder, seeds=[SEED, SEED + 1]) for coder in ("mincost", "pfr")]
-    curves.append(learned.learned_curve(images, FakeBaseline()))
+    curves.append(learned.learned_curve(images, learned.Learned(FakeBaseline(), 1)))
     limits = theory.model_limits(images, model, seeds=[SEED, SEED + 1])
     made = {**describe_run(0.0), **image_hashes(images.images)}
     return Comparison(images, tuple(curves), {model.sha256: limits}, made)
@@ -265,15 +268,42 @@ def test_jpeg_and_webp_are_whole_files_and_refuse_small_images(monkeypatch: pyte
 def test_a_learned_archive_is_charged_by_its_one_stream():
     images = blob_set(45)
     baseline = FakeBaseline()
-    fine, _coarse = learned.learned_curve(images, baseline).points
+    fine, _coarse = learned.learned_curve(images, learned.Learned(baseline, 1)).points
     data = baseline.compress(images.images, 16.0)
     assert fine.payload_bits.sum() == pytest.approx(baseline.payload_bits(data))
     assert fine.file_bits.sum() == pytest.approx(8 * len(data))
     assert learned.baseline_names("ntc", images) == ("mnist-ntc",)
-    assert learned.baseline_names("ntc", photograph_set()) == ("photo-ntc-factorized", "photo-ntc-hyperprior")
     assert learned.baseline_names("mine", images) == ("mine",)
+    assert learned.baseline_names("ntc-plain", images) == ("mnist-ntc",)
     with pytest.raises(InputError, match="one size"):
         learned.baseline_names("ntc-block", photograph_set())
+
+
+def test_a_reference_means_those_baselines_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(learned, "is_baseline", lambda name: (tmp_path / name / "baseline.json").is_file())
+    with pytest.raises(InputError, match="none is shipped for photographs; name the folder"):
+        learned.baseline_names("ntc", photograph_set())
+    for name in ("photo-ntc-factorized", "photo-ntc-hyperprior"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "baseline.json").touch()
+        assert learned.baseline_names("ntc", photograph_set())[-1] == name
+
+
+def test_a_learned_curve_says_whether_its_encoder_searches(monkeypatch: pytest.MonkeyPatch):
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "rcccodec.baselines.load_baseline", lambda name: loaded.append(name) or FakeBaseline()
+    )
+    images = blob_set(4)
+    chosen = learned.load_learned(["ntc", "ntc-plain", "mnist-ntc"], images)
+    assert loaded == ["mnist-ntc"]
+    curves = [learned.learned_curve(images, one) for one in chosen]
+    assert [c.name for c in curves] == ["fake-ntc, searching encoder", "fake-ntc, rounding encoder"]
+    assert [c.key for c in curves] == ["fake-ntc", "fake-ntc-plain"]
+    assert "two neighbours" in curves[0].description
+    assert "searches nothing" in curves[1].description
+    searched, plain = (curve.points[0].payload_bits.sum() for curve in curves)
+    assert searched == plain - 8 * 4  # the fake saves a byte an image with a search
 
 
 def test_blahut_arimoto_is_flattered_on_its_own_samples(tmp_path: Path):

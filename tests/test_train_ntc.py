@@ -81,6 +81,16 @@ def test_resuming_changes_nothing_and_leaves_the_global_stream_alone(tmp_path):
         train(x, TINY, checkpoint=path, resume=True)
 
 
+def test_bfloat16_trains_other_weights_of_the_same_precision_and_ends_near_them():
+    x = torch.rand((200, 16), generator=torch.Generator().manual_seed(1))
+    plan = replace(TINY, spec=replace(TINY.spec, maps=2), steps=60)
+    whole, half = train(x, plan).network.eval(), train(x, replace(plan, bfloat16=True)).network.eval()
+    assert all(value.dtype == torch.float32 for value in half.parameters())
+    assert not torch.equal(half.log_gain, whole.log_gain)
+    a, b = (measure(network, network.tables(), x, 1)["lagrangian_bits"] for network in (whole, half))
+    assert b == pytest.approx(a, rel=0.1)
+
+
 def test_too_few_items_are_refused():
     with pytest.raises(InputError, match="too few"):
         train(torch.zeros(1, 16), TINY)

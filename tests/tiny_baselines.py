@@ -12,6 +12,8 @@ SPECS = {
     "image": NtcSpec("image", (8, 8, 1), (0.2, 1.0), 5, 16, 1, 20),
     "colour": NtcSpec("image", (4, 6, 3), (0.2, 1.0), 5, 16, 1, 20),
     "block": NtcSpec("block", (8, 8, 1), (0.2, 1.0), 8, 16, 1, 20, images_per_code=4),
+    "patches": NtcSpec("image", (8, 12, 1), (0.2, 1.0), 5, 16, 1, 20, maps=3),
+    "block-patches": NtcSpec("block", (8, 8, 3), (0.2, 1.0), 8, 16, 1, 20, images_per_code=4, maps=3),
     "vector": NtcSpec("vector", (3,), (0.5, 2.0), 3, 6),
     "factorized": NtcSpec("factorized", (64, 64, 3), (3.0, 30.0), 8, 8),
     "hyperprior": NtcSpec("hyperprior", (64, 64, 3), (3.0, 30.0), 8, 8),

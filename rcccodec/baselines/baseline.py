@@ -50,8 +50,8 @@ class Baseline:
                 of photographs. For ``vector``: float (m,).
             beta: one of ``betas``.
             string_each: a string of whole 32-bit words for each code, as CompressAI does, not one for all.
-            search_passes: of `refine.refine` over the latents; 0 is the one-shot encoder of the literature.
-                Default: 1, and 0 for photographs, which have no search.
+            search_passes: of `refine.refine` over the latents; 0 is the plain encoder of the literature.
+                Default: ``default_search_passes``.
 
         Raises:
             InputError: no images, or of a size or kind that the baseline does not code.
@@ -61,7 +61,7 @@ class Baseline:
             known = ", ".join(f"{b:g}" for b in self.betas)
             raise LimitError(f"{self.name}: not trained for slope {beta:g}, but for {known}")
         if search_passes is None:
-            search_passes = 0 if self._spec.photographs else DEFAULT_SEARCH_PASSES
+            search_passes = self.default_search_passes
         if search_passes and self._spec.photographs:
             raise LimitError(f"{self.name}: no search for photographs")
         slope = self.betas.index(beta)
@@ -123,6 +123,11 @@ class Baseline:
             return list(x.numpy())
         pixels = _to_pixels(x).reshape(len(x), *self._spec.shape)
         return [image[:, :, 0] if image.shape[2] == 1 else image for image in pixels]
+
+    @property
+    def default_search_passes(self) -> int:
+        """What ``compress`` does unless told: 1, and 0 for photographs, which have no search."""
+        return 0 if self._spec.photographs else DEFAULT_SEARCH_PASSES
 
     def payload_bits(self, data: bytes) -> int:
         """Bits of the coded strings in a file, without its header and checksum.

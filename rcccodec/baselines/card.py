@@ -38,7 +38,7 @@ def write_card(card: dict[str, Any], sha256: str) -> str:
         lines += [
             "",
             "The same decoder after an encoder that tries each latent's neighbours once (the default),",
-            "on the first of these items:",
+            "on items spread evenly over these:",
             "",
             *_table(card["held_out_searched"]),
         ]

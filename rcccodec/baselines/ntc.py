@@ -6,6 +6,8 @@
 
 The synthesis is the codec's own generator and the analysis the same network the other way round, both
 conditioned on the slope by FiLM, so that the two methods differ in what is sent and not in their transforms.
+Features are whitened KLT coordinates and, of images in whole patches, what a convolution and a residual one
+make of the image.
 Vectors take the paper's two hidden ReLU layers, a pair of networks for each slope.
 """
 
@@ -16,12 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rcccodec.baselines.compressai import import_compressai
 from rcccodec.baselines.rounding import Rounding
 from rcccodec.baselines.spec import NtcSpec
 from rcccodec.baselines.tables import Tables, factorised_tables
-from rcccodec.proposals.generator import GeneratorSpec, build_generator
+from rcccodec.proposals.generator import PATCH_SIDE, PATCH_STRIDE, GeneratorSpec, build_generator
 
 FIRST_GAIN = 1.0  # steps of the quantiser in one unit of the analysis, before training
 FIRST_SPREAD = 6.0  # factor on the first latents of vectors: components below the noise are never found
@@ -42,16 +45,21 @@ class Ntc(nn.Module):
         self.register_buffer("whiten", torch.zeros(spec.dim, spec.features))
         with torch.device("cpu"):  # not stored, so never a placeholder
             self.register_buffer("log_betas", torch.tensor(spec.betas).log(), persistent=False)
+        seen = spec.features + spec.maps * math.prod(spec.shape[:2]) // PATCH_STRIDE**2
         inward = GeneratorSpec(
-            "mlp", (spec.latent_dim,), spec.features, spec.width, spec.depth, "linear",
-            spec.latent_dim, slopes,
-        )  # fmt: skip
-        outward = GeneratorSpec(
-            "mlp", spec.shape, spec.latent_dim, spec.width, spec.depth, "sigmoid", None, slopes
+            "mlp", (spec.latent_dim,), seen, spec.width, spec.depth, "linear", spec.latent_dim, slopes
         )
+        outward = GeneratorSpec(
+            "patches" if spec.maps else "mlp", spec.shape, spec.latent_dim, spec.width, spec.depth, "sigmoid",
+            None, slopes, spec.maps,
+        )  # fmt: skip
         self.analysis_network = build_generator(inward)
         del self.analysis_network.mean, self.analysis_network.basis  # latents have no axes of their own
         self.synthesis_network = build_generator(outward)
+        if spec.maps:  # the end of the synthesis the other way round
+            margin = (PATCH_SIDE - PATCH_STRIDE) // 2
+            self.cut = nn.Conv2d(spec.shape[2], spec.maps, PATCH_SIDE, PATCH_STRIDE, margin)
+            self.mix = nn.Conv2d(spec.maps, spec.maps, 3, padding=1)
         self.log_gain = nn.Parameter(torch.full((len(spec.betas), spec.latent_dim), math.log(FIRST_GAIN)))
         if for_training:  # coding needs its tables alone
             self.bottleneck = entropy_bottleneck(len(spec.betas) * spec.latent_dim)
@@ -66,7 +74,15 @@ class Ntc(nn.Module):
     def analysis(self, x: Tensor, slope: Tensor) -> Tensor:
         """Latents (n, latent_dim) before rounding, of x (n, dim) and ``slope`` (n,), numbers of slopes."""
         features = (x - self.mean) @ self.whiten
+        if self.spec.maps:
+            features = torch.cat([features, self._patch_features(x - self.mean)], 1)
         return self.analysis_network(features, self.log_betas[slope]) * self.log_gain[slope].exp()
+
+    def _patch_features(self, x: Tensor) -> Tensor:
+        """Values (n, maps * h/4 * w/4) of images x (n, dim) less their mean."""
+        height, width, channels = self.spec.shape
+        maps = functional.silu(self.cut(x.view(-1, height, width, channels).permute(0, 3, 1, 2)))
+        return (maps + functional.silu(self.mix(maps))).flatten(1)
 
     def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
         """Pixels (n, dim) of rounded latents (n, latent_dim)."""
@@ -127,15 +143,16 @@ class VectorNtc(nn.Module):
 def code_rate_and_distortion(
     network: Any, x: Tensor, slope: Tensor, rounding: Rounding
 ) -> tuple[Tensor, Tensor]:
-    charged, seen = rounding(network.analysis(x, slope))
+    charged, seen = rounding(network.analysis(x, slope).float())
     nats = factorised_nats(network.bottleneck, charged.view(-1, network.bottleneck.channels))
     return nats.reshape(len(x), -1).sum(1), (x - network.synthesis(seen, slope)).square().sum(1)
 
 
 def factorised_nats(bottleneck: Any, v: Tensor) -> Tensor:
     """-ln p of each value of v (m, channels), rounded or not, under CompressAI's EntropyBottleneck."""
-    likelihood, _, _ = bottleneck._likelihood(v.T[:, None, :])
-    return -bottleneck.likelihood_lower_bound(likelihood)[:, 0, :].log().T
+    with torch.autocast(v.device.type, enabled=False):  # differences of near values
+        likelihood, _, _ = bottleneck._likelihood(v.T[:, None, :])
+        return -bottleneck.likelihood_lower_bound(likelihood)[:, 0, :].log().T
 
 
 def entropy_bottleneck(channels: int) -> Any:

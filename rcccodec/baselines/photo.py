@@ -71,12 +71,14 @@ class PhotoNtc(nn.Module):
         """
         height, width, _ = self.spec.shape
         pictures = x.view(-1, height, width, 3).permute(0, 3, 1, 2)
-        y = self.analysis(pictures, slope)
+        y = self.analysis(pictures, slope).float()
         charged, seen = rounding(y)
         if self.has_hyperprior:
-            z_charged, z_seen = rounding(self.h_a(y.abs()))
+            z_charged, z_seen = rounding(self.h_a(y.abs()).float())
             nats = self._factorised(z_charged)
-            likelihood = self.gaussian._likelihood(charged, self.h_s(z_seen))
+            scales = self.h_s(z_seen).float()
+            with torch.autocast(x.device.type, enabled=False):
+                likelihood = self.gaussian._likelihood(charged, scales)
             nats = nats - self.gaussian.likelihood_lower_bound(likelihood).log().flatten(1).sum(1)
         else:
             nats = self._factorised(charged)

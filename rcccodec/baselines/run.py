@@ -20,18 +20,19 @@ from rcccodec.baselines.bundle import DESCRIPTION, bundle_files
 from rcccodec.baselines.card import write_card
 from rcccodec.baselines.coding import code_parts, part_bits, picture_parts, read_codes, read_picture
 from rcccodec.baselines.networks import Network, round_to_stored
-from rcccodec.baselines.spec import NtcSpec
+from rcccodec.baselines.spec import NtcSpec, whole_patches
 from rcccodec.baselines.tables import Reader, Tables, encode
 from rcccodec.baselines.training import NtcPlan, Progress, plan_values, train
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.errors import InputError, ModelError
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import source_blocks
-from rcccodec.training.plan import channels_of, checkpoint_name
+from rcccodec.training.plan import FEATURES, channels_of, checkpoint_name
 from rcccodec.training.trainer import to_unit
 
 CHECKPOINT = "checkpoint-ntc.safetensors"
-HELD_OUT_ITEMS, SEARCHED_ITEMS, HELD_OUT_CROPS = 10_000, 2000, 32
+HELD_OUT_ITEMS, HELD_OUT_CROPS = 10_000, 32
+SEARCHED_LATENTS = 64_000  # each costs two syntheses
 VECTORS = 50_000
 CROPS = 6000  # cut from photographs
 CROP_SIDE = 128
@@ -42,13 +43,13 @@ DEFAULT_BETAS = {
     "image": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0),
     "block": (0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 4.0),
     "vector": (0.5, 1.0, 2.0, 4.0, 8.0),
-    "factorized": (3.0, 10.0, 30.0, 100.0),
-    "hyperprior": (3.0, 10.0, 30.0, 100.0),
+    "factorized": (8.0, 20.0, 50.0, 130.0),
+    "hyperprior": (8.0, 20.0, 50.0, 130.0),
 }
 # latents, hidden width, steps, codes of each slope a step, learning rate
 _DEFAULTS = {
-    "image": (32, 640, 15_000, 24, 3e-3),
-    "block": (128, 640, 8000, 8, 3e-3),
+    "image": (32, 640, 15_000, 16, 3e-3),
+    "block": (128, 640, 8000, 4, 1.5e-3),
     "factorized": (96, 64, 8000, 1, 1e-3),
     "hyperprior": (96, 64, 8000, 1, 1e-3),
 }
@@ -80,6 +81,7 @@ def make_run(
     start_from: Path | None = None,
     compact: bool = False,
     jitter: float = 0.0,
+    bfloat16: bool = False,
     seed: int = 0,
     device: str = "cpu",
     checkpoint: Path | None = None,
@@ -117,11 +119,13 @@ def make_run(
         spec = NtcSpec(
             kind, shape, betas or DEFAULT_BETAS[kind], latent_dim or latents, width or hidden,
             features=min(256, math.prod(shape)), images_per_code=IMAGES_PER_BLOCK if kind == "block" else 1,
+            maps=FEATURES if channels and native is not None and whole_patches(shape) else 0,
         )  # fmt: skip
     except ValueError as error:
         raise InputError(f"{source}: {error}") from error
     plan = NtcPlan(
-        spec, steps or count, batch_size=codes, learning_rate=learning_rate or rate, jitter=jitter, seed=seed,
+        spec, steps or count, batch_size=codes, learning_rate=learning_rate or rate, jitter=jitter,
+        bfloat16=bfloat16, seed=seed,
         start=checkpoint_name(start_from) if start_from else "", soft_from=1.0 if spec.photographs else 0.0,
         hard_from=0.9 if spec.photographs else 0.85,
     )  # fmt: skip
@@ -177,7 +181,8 @@ def train_baseline(
         row = measured[-1]
         say(f"beta {row['beta']:g}: R {row['rate_bits']:.2f} bits, D {row['distortion']:.4g}")
         if not run.plan.spec.photographs:
-            searched.append(measure(network, tables, held_out[:SEARCHED_ITEMS], k, DEFAULT_SEARCH_PASSES))
+            some = held_out[:: max(1, len(held_out) * run.plan.spec.latent_dim // SEARCHED_LATENTS)]
+            searched.append(measure(network, tables, some, k, DEFAULT_SEARCH_PASSES))
         if stop():
             return None
     card: dict[str, Any] = {

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rcccodec.proposals.generator import MAX_DIM, MAX_LATENTS
+from rcccodec.proposals.generator import MAX_DIM, MAX_LATENTS, PATCH_STRIDE
+from rcccodec.proposals.generator import MAX_FEATURES as MAX_MAPS
 
 KINDS = ("image", "block", "vector", "factorized", "hyperprior")
 MAX_SLOPES, MAX_DEPTH, MAX_WIDTH, MAX_FEATURES = 64, 16, 4096, 4096
@@ -23,6 +24,8 @@ class NtcSpec:
     ``betas``: slopes, nats per unit of summed squared error (pixels in [0, 1]), rising.
     ``latent_dim``: latents of a code, or CompressAI's M; ``width``: hidden units, or CompressAI's N.
     ``features``: KLT coordinates of an image that the analysis of ``image`` and ``block`` sees.
+    ``maps``: feature maps of 4x4 patches that the synthesis of ``image`` and ``block`` ends with, and the
+    analysis begins with beside the KLT; 0: none, a linear layer to the pixels.
 
     Raises:
         ValueError: unknown kind, sizes out of bounds, slopes that do not rise.
@@ -36,6 +39,7 @@ class NtcSpec:
     depth: int = 2
     features: int = 256
     images_per_code: int = 1
+    maps: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -47,6 +51,10 @@ class NtcSpec:
             raise ValueError(f"a shape of {len(self.shape)} numbers does not go with {self.kind}")
         if self.photographs and self.shape[2] != 3:
             raise ValueError("photographs have three channels")
+        if not isinstance(self.maps, int) or self.maps < 0:
+            raise ValueError("feature maps must be a whole number")
+        if self.maps and (self.kind not in ("image", "block") or not whole_patches(self.shape)):
+            raise ValueError(f"no patches for {self.kind} of {self.shape}")
         if self.images_per_code > 1 and self.kind != "block":
             raise ValueError("only block codes hold several images")
         if self.latent_dim % self.images_per_code:
@@ -56,6 +64,7 @@ class NtcSpec:
             ("latents", self.latent_dim, MAX_CHANNELS if self.photographs else MAX_LATENTS),
             ("width", self.width, MAX_CHANNELS if self.photographs else MAX_WIDTH),
             ("features", self.features, MAX_FEATURES),
+            ("feature maps", self.maps, MAX_MAPS),
             ("depth", self.depth, MAX_DEPTH),
             ("slopes", len(self.betas), MAX_SLOPES),
         )
@@ -89,3 +98,8 @@ class NtcSpec:
         """
         betas = tuple(float(beta) for beta in fields["betas"])
         return NtcSpec(**{**fields, "shape": tuple(fields["shape"]), "betas": betas})
+
+
+def whole_patches(shape: tuple[int, ...]) -> bool:
+    """Whether images (h, w, c) are made of whole patches, which ``maps`` need."""
+    return len(shape) == 3 and not any(side % PATCH_STRIDE for side in shape[:2])

@@ -22,6 +22,7 @@ from rcccodec.training.jitter import jitter
 from rcccodec.training.trainer import principal_axes, to_unit
 
 CHECKPOINT_EVERY_S = 60.0
+LEAST_AFTER_START = 0.5
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class NtcPlan:
     entropy model and the gains, which move too slowly otherwise. ``soft_from``, ``hard_from``, ``sharpest``:
     see ``rounding.schedule``. ``warm_up``: share of the steps over which the rate's weight grows to 1;
     without it the low slopes stay at zero bits. ``jitter``: strength of the affine maps of
-    rcccodec.training.jitter. ``start``, the first hex digits of a checkpoint's SHA-256: the run begins with
-    its networks, at full rate weight and sharpness.
+    rcccodec.training.jitter. ``bfloat16``: the transforms are, until the hard rounding. ``start``, the first
+    hex digits of a checkpoint's SHA-256: the run begins with its networks, at full sharpness and half
+    the rate's weight.
     """
 
     spec: NtcSpec
@@ -47,6 +49,7 @@ class NtcPlan:
     warm_up: float = 0.1
     least_rate_weight: float = 0.2
     jitter: float = 0.0
+    bfloat16: bool = False
     seed: int = 0
     start: str = ""
 
@@ -61,10 +64,9 @@ class NtcPlan:
         return replace(rounding, alpha=self.sharpest) if self.start else rounding
 
     def rate_weight_at(self, step: int) -> float:
-        """Weight of the rate, growing to 1 over the warm-up."""
-        return (
-            1.0 if self.start else min(1.0, self.least_rate_weight + step / (self.warm_up * self.steps + 1))
-        )
+        """Weight of the rate, growing to 1 over the warm-up; a slope that fell to zero bits can recover."""
+        least = max(self.least_rate_weight, LEAST_AFTER_START) if self.start else self.least_rate_weight
+        return min(1.0, least + step / (self.warm_up * self.steps + 1))
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ def _train(
     if start_from is not None and not resume:
         _start(network, plan.spec, start_from)
     network = network.to(device).train()
+    if plan.spec.photographs:  # convolutions are faster so
+        network = network.to(memory_format=torch.channels_last)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     fast = [p for name, p in parameters.items() if name.startswith(("bottleneck.", "log_gain"))]
     slow = [p for name, p in parameters.items() if not name.startswith(("bottleneck.", "log_gain"))]
@@ -182,7 +186,9 @@ def _train(
         optimizer.param_groups[0]["lr"], optimizer.param_groups[1]["lr"] = rate, rate * plan.entropy_rate
         rounding = plan.rounding_at(step)
         batch = draw(x, plan, len(slope)).to(device)
-        nats, distortion = network.rate_and_distortion(batch, slope, rounding)
+        half = plan.bfloat16 and rounding.mode != "hard"  # the end settles on what the decoder computes
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            nats, distortion = network.rate_and_distortion(batch, slope, rounding)
         lagrangian = plan.rate_weight_at(step) * nats + betas[slope] * distortion
         # steep slopes have large Lagrangians; equal weights would leave the others little of the networks
         loss = (lagrangian / betas[slope].sqrt()).mean() / (plan.spec.dim / 1024)

@@ -30,7 +30,8 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
     "--against",
     multiple=True,
     metavar="REFERENCE",
-    help="ntc, ntc-block (learned transform coding), jpeg, webp, ecsq (KLT and scalar quantiser), ba "
+    help="ntc, ntc-block (learned transform coding; on small images its encoder searches, as this codec's "
+    "does), ntc-plain, ntc-block-plain (it only rounds), jpeg, webp, ecsq (KLT and scalar quantiser), ba "
     "(Blahut-Arimoto), or the folder of a baseline of your own; repeatable. Default: ecsq; jpeg and webp for "
     "photographs.",
 )

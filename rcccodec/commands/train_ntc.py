@@ -56,7 +56,11 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     "--latent-dim", type=click.IntRange(min=1), help="Latents of a code, or M. [32; 128 block; 96; m]"
 )
 @click.option("--width", type=click.IntRange(min=1), help="Hidden width, or N. [640; 64; m]")
-@click.option("--learning-rate", type=click.FloatRange(min=0, min_open=True), help="Highest. [0.003; 0.001]")
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Highest. [0.003; 0.0015 block; 0.001]",
+)
 @click.option(
     "--start-from",
     metavar="CHECKPOINT",
@@ -70,6 +74,11 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
     default=0.0,
     show_default=True,
     help="Strength of small random affine maps of training images; 1 turns by 4 degrees or so.",
+)
+@click.option(
+    "--bfloat16",
+    is_flag=True,
+    help="Transforms in 16 bits until the last phase of training: twice as fast where the processor can.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in FOLDER; give the same options.")
@@ -94,6 +103,7 @@ def train_ntc(
     start_from: str | None,
     compact: bool,
     jitter: float,
+    bfloat16: bool,
     device: str,
     resume: bool,
     seed: int,
@@ -144,6 +154,7 @@ def train_ntc(
         start_from=Path(start_from) if start_from else None,
         compact=compact,
         jitter=jitter,
+        bfloat16=bfloat16,
         seed=seed,
         device=place,
         checkpoint=checkpoint if resume else None,

@@ -1,7 +1,7 @@
 """Learned transform coding on the images: a baseline of `rcccodec.baselines` at each of its slopes."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,11 +21,38 @@ _SHIPPED = {  # (what --against says, archive) -> baselines
     ("ntc-block", True): ("mnist-ntc-block",),
     ("ntc", False): ("photo-ntc-factorized", "photo-ntc-hyperprior"),
 }
-LEARNED = ("ntc", "ntc-block")
+PLAIN = "-plain"  # ending of a reference: the same baseline without the search of its encoder
+LEARNED = ("ntc", "ntc-block", "ntc-plain", "ntc-block-plain")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A baseline and how its encoder searches: passes over the latents, 0 for rounding alone."""
+
+    baseline: "Baseline"
+    search_passes: int
+
+    @property
+    def name(self) -> str:
+        """Name for a table, which says what the encoder does."""
+        return f"{self.baseline.name}, {'searching' if self.search_passes else 'rounding'} encoder"
+
+    @property
+    def description(self) -> str:
+        """One line."""
+        encoder = (
+            "encoder tries each rounded latent's two neighbours, in turn"
+            if self.search_passes
+            else "encoder rounds its latents and searches nothing"
+        )
+        return (
+            f"learned transform coding ({self.baseline.kind}), CompressAI's entropy model and range coder; "
+            f"{encoder}"
+        )
 
 
 def baseline_names(against: str, images: ImageSet) -> tuple[str, ...]:
-    """The baselines that ``ntc`` or ``ntc-block`` means for these images; a folder or a name is itself.
+    """The baselines that one of LEARNED means for these images; a folder or a name is itself.
 
     Raises:
         InputError: none is shipped for such images.
@@ -34,10 +61,13 @@ def baseline_names(against: str, images: ImageSet) -> tuple[str, ...]:
         return (against,)
     if images.archive and images.colour:
         raise InputError(f"{against}: none is shipped for small colour images; name the folder of one")
-    try:
-        return _SHIPPED[against, images.archive]
-    except KeyError:
-        raise InputError(f"{against}: only for small images of one size") from None
+    if against.removesuffix(PLAIN) == "ntc-block" and not images.archive:
+        raise InputError(f"{against}: only for small images of one size")
+    names = tuple(name for name in _SHIPPED[against.removesuffix(PLAIN), images.archive] if is_baseline(name))
+    if not names:
+        what = "small images" if images.archive else "photographs"
+        raise InputError(f"{against}: none is shipped for {what}; name the folder of one")
+    return names
 
 
 def is_baseline(name: str) -> bool:
@@ -48,9 +78,29 @@ def is_baseline(name: str) -> bool:
     return any((place / "baseline.json").is_file() for place in places)
 
 
+def load_learned(references: Sequence[str], images: ImageSet) -> list[Learned]:
+    """The baselines that these references mean, loaded, none twice.
+
+    Raises:
+        ModelError: missing or damaged. InputError: none for such images, or CompressAI is not installed.
+    """
+    from rcccodec.baselines import load_baseline
+
+    loaded: dict[str, Baseline] = {}
+    chosen: dict[tuple[str, int], Learned] = {}
+    for reference in references:
+        for name in baseline_names(reference, images):
+            if name not in loaded:
+                loaded[name] = load_baseline(name)
+            plain = reference in LEARNED and reference.endswith(PLAIN)
+            passes = 0 if plain else loaded[name].default_search_passes
+            chosen[name, passes] = Learned(loaded[name], passes)
+    return list(chosen.values())
+
+
 def learned_curve(
     images: ImageSet,
-    baseline: "Baseline",
+    learned: Learned,
     done: Callable[[Curve, Point], None] = lambda _curve, _point: None,
 ) -> Curve:
     """Measure a baseline at all its slopes.
@@ -58,13 +108,14 @@ def learned_curve(
     An archive is one stream of all images, as this codec's is. Its rate is shared out by also coding parts of
     the images alone, equally within a part.
     """
-    how = f"learned transform coding ({baseline.kind}), CompressAI's entropy model and range coder"
-    curve = Curve(baseline.name, baseline.name, how, (), sha256=baseline.sha256)
+    baseline = learned.baseline
+    key = baseline.name + ("" if learned.search_passes == baseline.default_search_passes else PLAIN)
+    curve = Curve(key, learned.name, learned.description, (), sha256=baseline.sha256)
     points = []
     for beta in baseline.betas:
 
         def encode(job: list[np.ndarray], beta: float = beta) -> bytes:
-            return baseline.compress(job, beta)
+            return baseline.compress(job, beta, search_passes=learned.search_passes)
 
         share = None
         if images.archive and len(images.images) >= 2 * PARTS:

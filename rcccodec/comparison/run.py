@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,18 +16,15 @@ from rcccodec.comparison import ecsq, pillow_codecs, table
 from rcccodec.comparison.ba_curves import ba_curves
 from rcccodec.comparison.codec_curve import codec_curve
 from rcccodec.comparison.image_set import ImageSet
-from rcccodec.comparison.learned import LEARNED, baseline_names, is_baseline, learned_curve
+from rcccodec.comparison.learned import LEARNED, Learned, is_baseline, learned_curve, load_learned
 from rcccodec.comparison.measured import Curve, Point, measure_point
 from rcccodec.comparison.provenance import describe_run, image_hashes
 from rcccodec.comparison.summary import Comparison
 from rcccodec.comparison.theory import Limit, model_limits
 from rcccodec.errors import InputError, ModelError
 
-if TYPE_CHECKING:
-    from rcccodec.baselines import Baseline
-
 CODERS = ("mincost", "pfr", "orc")
-REFERENCES = ("ntc", "ntc-block", "jpeg", "webp", "ecsq", "ba")
+REFERENCES = (*LEARNED, "jpeg", "webp", "ecsq", "ba")
 ECSQ_SLOPES, ECSQ_TRAINING_IMAGES, ECSQ_PHOTOGRAPHS = 10, 5000, 40
 ECSQ_REACH = {True: (1.5, 3.0), False: (0.3, 0.7)}  # of the ladder's ends, small images and photographs
 ECSQ_BLOCK = (8, 8)  # of photographs
@@ -46,7 +43,7 @@ class Plan:
     images: ImageSet
     models: tuple[Model, ...]
     against: tuple[str, ...]
-    baselines: tuple["Baseline", ...]
+    baselines: tuple[Learned, ...]
     coders: tuple[str, ...]
     index_code: str | None
     num_candidates: int | None
@@ -80,21 +77,17 @@ def make_plan(
         if name not in REFERENCES and not is_baseline(name):
             known = ", ".join(REFERENCES)
             raise ModelError(f"{name}: no such reference: {known}, or the folder of a trained baseline")
-    fitting, learned = [], []
+    fitting, references = [], []
     for name in wanted:
         if reason := _unfit(name, images):
             remark(f"left out: {reason}")
         elif name in LEARNED or name not in REFERENCES:
-            learned += baseline_names(name, images)
+            references.append(name)
         else:
             fitting.append(name)
-    baselines = []
-    if learned:
-        from rcccodec.baselines import load_baseline
-
-        baselines = [load_baseline(name) for name in dict.fromkeys(learned)]
-        for baseline in baselines:  # one that does not code such images says so now
-            baseline.compress(images.images[:1], baseline.betas[0])
+    baselines = load_learned(references, images) if references else []
+    for learned in baselines:  # one that does not code such images says so now
+        learned.baseline.compress(images.images[:1], learned.baseline.betas[0])
     loaded = [load_model(name) for name in dict.fromkeys(models or _default_models(images))]
     for model in loaded:
         if model.channels == 1 and images.colour:
@@ -126,7 +119,7 @@ def compare(plan: Plan, say: Say, bar: Bar) -> Comparison:
         for model in plan.models
         for coder in plan.coders
     ]  # fmt: skip
-    curves += [learned_curve(images, baseline, done) for baseline in plan.baselines]
+    curves += [learned_curve(images, learned, done) for learned in plan.baselines]
     betas = [rung.beta for model in plan.models for rung in model.rungs]
     for name in plan.against:
         if name in pillow_codecs.QUALITIES:
@@ -180,8 +173,10 @@ def _unfit(name: str, images: ImageSet) -> str | None:
     """Why a reference does not apply to such images."""
     if name in pillow_codecs.QUALITIES and images.shortest_side < pillow_codecs.LEAST_SIDE:
         return f"{name}: only for images of at least {pillow_codecs.LEAST_SIDE} pixels a side"
-    if name in ("ba", "ntc-block") and not images.archive:
+    if name in ("ba", "ntc-block", "ntc-block-plain") and not images.archive:
         return f"{name}: only for small images of one size"
+    if name == "ntc-plain" and not images.archive:
+        return f"{name}: ntc searches nothing for photographs as it is"
     if name in LEARNED and images.archive and images.colour:
         return f"{name}: none is shipped for small colour images; name the folder of one"
     return None
@@ -207,7 +202,7 @@ def _run(plan: Plan, began: float) -> dict[str, Any]:
         **made,
         "versions": made["versions"] | extra,
         "models": {model.name: model.sha256 for model in plan.models},
-        "baselines": {baseline.name: baseline.sha256 for baseline in plan.baselines},
+        "baselines": {learned.baseline.name: learned.baseline.sha256 for learned in plan.baselines},
         "num_candidates": {m.name: plan.num_candidates or m.default_num_candidates for m in plan.models},
         "codebook_seeds": {model.name: plan.seeds(model) for model in plan.models},
         "codebooks": "all images of a file share one codebook and its arrival times, so its luck is not in "
