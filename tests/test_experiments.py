@@ -75,3 +75,27 @@ def test_a_shared_codebook_codes_as_the_model_does(blobs: Path):
     for n in (300, 4096, 5000):
         options = {"rung": 1, "coder": "pfr", "seed": 3, "num_candidates": n, "index_code": "fitted"}
         assert codec.compress(images, shared, **options).data == codec.compress(images, model, **options).data
+
+
+def test_gaussian_nerd_is_an_upper_bound_and_its_codes_cost_more_than_rd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    words = ["--dims", "20", "--betas", "0.5", "1", "--fixed-d", "1", "--steps", "12", "--candidates", "2048"]
+    sizes = ["--test-vectors", "200", "--seeds", "3", "--blocks", "40"]
+    result = run("gaussian_nerd", [*words, *sizes], tmp_path, monkeypatch)
+    forms = [(e["beta"], e["form"]) for e in result["estimates"]]
+    assert forms == [
+        (0.5, "exact Q_Y"), (0.5, "fixed slope"), (1, "exact Q_Y"), (1, "fixed slope"), (1, "fixed D"),
+    ]  # fmt: skip
+    exact = {e["beta"]: e for e in result["estimates"] if e["form"] == "exact Q_Y"}
+    for e in result["estimates"]:
+        lagrangian, best = (
+            x["rate_bits"] + x["beta"] * x["distortion"] / np.log(2) for x in (e, exact[e["beta"]])
+        )
+        assert lagrangian >= best - 0.1  # the same vectors: nothing beats the exact law, a draw's luck aside
+    assert len(result["rows"]) == 2 * 2 * 2
+    for row in result["rows"]:
+        assert row["payload_bits_per_block"] > row["rd_at_own_distortion_bits"]
+        assert row["excess_bits"] == pytest.approx(
+            row["payload_bits_per_block"] - row["rd_at_own_distortion_bits"]
+        )
