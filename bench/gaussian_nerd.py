@@ -221,7 +221,7 @@ def main() -> None:
     parser.add_argument("--dims", type=int, nargs="+", choices=list(DECAYS), default=list(DECAYS))
     parser.add_argument("--betas", type=float, nargs="+", default=list(BETAS))
     parser.add_argument("--fixed-d", type=float, nargs="*", default=list(FIXED_D_BETAS))
-    parser.add_argument("--steps", type=int, default=3000, help="of the warm start; NERD takes a third, "
+    parser.add_argument("--steps", type=int, default=2000, help="of the warm start; NERD takes a third, "
                         "Algorithm 1 a quarter")  # fmt: skip
     parser.add_argument("--candidates", type=int, default=65536)
     parser.add_argument("--test-vectors", type=int, default=1000)
