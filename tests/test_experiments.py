@@ -226,3 +226,25 @@ def test_mnist_figure_copies_the_comparison_and_adds_blahut_arimoto(
     inside, outside = result["blahut_arimoto"]
     assert max(inside["bits"]) == pytest.approx(4, abs=0.05)  # log2 16: every sample its own candidate
     assert min(inside["distortion"]) < 0.5 < min(outside["distortion"])
+
+
+def test_block_codes_are_held_against_the_one_shot_code(
+    blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("compressai")
+    from tiny_baselines import write_tiny_baselines
+
+    write_tiny_baselines(tmp_path / "baselines")
+    folders = [str(tmp_path / "baselines" / kind) for kind in ("image", "block")]
+    words = ["--one-shot", folders[0], "--block", folders[1], "--source", str(blobs)]
+    result = run("block_codes", words, tmp_path, monkeypatch)
+    assert [len(result[name]["bits"]) for name in ("one_shot", "block")] == [2, 2]
+    block_codes = importlib.import_module("block_codes")
+    one_shot = {"distortion": [9.0, 4.0, 1.0], "bits": [1.0, 5.0, 9.0]}
+    block = {"distortion": [10.0, 2.0], "bits": [1.0, 5.0]}
+    assert [s["saving_bits"] for s in block_codes.savings(one_shot, block)] == pytest.approx([-0.5, 1])
+    monkeypatch.setattr(
+        sys, "argv", ["block_codes.py", "--block", "no-such-baseline", "--source", str(blobs)]
+    )
+    with pytest.raises(SystemExit, match=r"^block_codes.py: "):
+        block_codes.main()
