@@ -4,12 +4,18 @@ import importlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_baselines import write_tiny_baselines
+
+from rcccodec import codec
+from rcccodec.bundle import load_model
+from rcccodec.comparison.image_set import ImageSet
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))  # where scripts find each other
@@ -59,11 +65,6 @@ def test_effect_of_n_adds_candidates_to_one_codebook(
 
 
 def test_a_shared_codebook_codes_as_the_model_does(blobs: Path):
-    from dataclasses import replace
-
-    from rcccodec import codec
-    from rcccodec.bundle import load_model
-
     effect_of_n = importlib.import_module("effect_of_n")
     model, images = (
         load_model("grey"),
@@ -144,21 +145,11 @@ def test_reconstructions_are_shown_with_what_their_files_cost(
     blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     words = ["--model", "grey", "--source", str(blobs), "--rungs", "0", "1", "--columns", "4"]
-    baseline = ["--baseline", ""]
-    try:
-        import compressai  # noqa: F401
-        from tiny_baselines import write_tiny_baselines
-
-        write_tiny_baselines(tmp_path / "baselines")
-        baseline = ["--baseline", str(tmp_path / "baselines" / "image")]
-    except (ImportError, RuntimeError):  # without the extra: this codec alone
-        pass
-    result = run("reconstructions", [*words, *baseline], tmp_path, monkeypatch)
-    per_rung = 3 if baseline[1] else 2
-    assert len(result["rows"]) == 2 * per_rung
-    from rcccodec import codec
-    from rcccodec.bundle import load_model
-
+    write_tiny_baselines(tmp_path / "baselines")
+    words += ["--baseline", str(tmp_path / "baselines" / "image")]
+    result = run("reconstructions", words, tmp_path, monkeypatch)
+    names = ["grey pfr", "grey mincost", result["baseline"]["name"]]
+    assert [r["codec"] for r in result["rows"]] == 2 * names
     images = [np.asarray(Image.open(p)) for p in sorted((blobs / "test").iterdir())]
     row, encoded = result["rows"][0], codec.compress(images, load_model("grey"), rung=0, coder="pfr")
     assert row["payload_bits_per_image"] == pytest.approx(encoded.report.payload_bits / len(images))
@@ -166,8 +157,6 @@ def test_reconstructions_are_shown_with_what_their_files_cost(
 
 
 def test_the_mosaic_gives_every_image_its_own_tile(monkeypatch: pytest.MonkeyPatch):
-    from rcccodec.comparison.image_set import ImageSet
-
     colour_32 = importlib.import_module("colour_32")
     monkeypatch.setattr(colour_32, "QUALITIES", {"JPEG": (95,)})
     levels = [np.full((32, 32, 3), 5 * i, np.uint8) for i in range(47)]
@@ -231,9 +220,6 @@ def test_mnist_figure_copies_the_comparison_and_adds_blahut_arimoto(
 def test_block_codes_are_held_against_the_one_shot_code(
     blobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("compressai")
-    from tiny_baselines import write_tiny_baselines
-
     write_tiny_baselines(tmp_path / "baselines")
     folders = [str(tmp_path / "baselines" / kind) for kind in ("image", "block")]
     words = ["--one-shot", folders[0], "--block", folders[1], "--source", str(blobs)]
