@@ -25,7 +25,7 @@ from standard_error import standard_error
 
 from rcccodec.bundle import Model, Stage, load_model
 from rcccodec.proposals.generator import GeneratorProposal
-from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.rd.nerd import SATURATION_BITS, estimate_nerd
 from rcccodec.sources import load_source
 from rcccodec.training.index_codes import fit_histograms
 from rcccodec.training.rungs import HISTOGRAM_SEEDS
@@ -164,15 +164,21 @@ def plot(result: dict[str, Any], path: Path) -> None:
         for mark, beta in zip("osD^vP*X", betas, strict=False):
             rows = [r for r in result["rows"] if (r["coder"], r["beta"]) == (coder, beta)]
             errors = [r["excess_se_codebooks_bits"] or 0 for r in rows]
+            unsure = math.log2(numbers[-1]) - rows[0]["rd_rate_bits"] < SATURATION_BITS
             right.errorbar(
                 [r["log2_candidates_less_rate"] for r in rows], [r["excess_bits"] for r in rows],
                 yerr=[2 * e for e in errors], color=colour, marker=mark, markersize=4, linewidth=0.8,
+                markerfacecolor="white" if unsure else None,
                 capsize=2, label=f"{coder}, beta {beta:g}",
             )  # fmt: skip
     right.set(xlabel="log2 N - R, bits", ylabel="excess of the Lagrangian over the largest N's R(D), bits")
-    right.axvline(3, color="0.6", linestyle=":", linewidth=1)
-    right.set_ylim(bottom=0)
-    right.set_title(f"{result['images']}, {len(result['codebook_seeds'])} codebooks (2 s.e.)", fontsize=10)
+    right.axvline(SATURATION_BITS, color="0.6", linestyle=":", linewidth=1)
+    right.set(yscale="log", ylim=(1, None), yticks=[1, 2, 3, 5, 10, 20], yticklabels=[1, 2, 3, 5, 10, 20])
+    right.set_title(
+        f"{result['images']}, {len(result['codebook_seeds'])} codebooks (2 s.e.); "
+        "hollow: the largest N is itself too small",
+        fontsize=9,
+    )
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8, ncols=1 if axes is left else 3)
