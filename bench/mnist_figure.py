@@ -79,7 +79,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     for axes in (left, right):
         axes.plot(rd["bits"], rd["distortion"], "k.-", label=rd["name"])
     for number, line in enumerate(result["blahut_arimoto"]):
-        left.plot(line["bits"], line["distortion"], f"C{number}--", marker=".", label=line["name"])
+        label = f"{line['name']}, n = {line['samples']}"
+        left.plot(line["bits"], line["distortion"], f"C{number}--", marker=".", label=label)
     ba, nerd, dnn = (
         published[k] for k in ("blahut_arimoto_Y_is_X_60k", "nerd_M40000", "one_shot_dnn_compressor")
     )
@@ -100,7 +101,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         axes.set(xlabel="bits an image", ylabel="summed squared error", xlim=(0, 24), ylim=(0, 70))
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    left.set_title(f"MNIST 32x32, {result['images']}: limits and compressors", fontsize=10)
+    left.set_title(f"limits and compressors: {result['images']}", fontsize=10)
     right.set_title("reverse channel coding", fontsize=10)
     figure.savefig(path, dpi=120)
     plt.close(figure)

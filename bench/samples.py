@@ -65,6 +65,7 @@ def describe(
         "rate_se_bits": point.rate_se_bits,
         "distortion": point.distortion,
         "distortion_se": point.distortion_se,
+        "saturated": point.saturated,
         "spread": float(y.var(0).sum()),
         "from_mean": float((y.mean(0) - mean).square().sum()),
     }
@@ -75,10 +76,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mnist", help="name or folder, of one stage")
     parser.add_argument("--source", help="default: the model's own")
-    parser.add_argument("--low-slopes", type=float, nargs=2, default=[0.06, 0.1], help="of the small network")
+    parser.add_argument("--low-slopes", type=float, nargs=2, default=[0.1, 0.13], help="of the small network")
     parser.add_argument("--steps", type=int, default=600, help="of its warm start; NERD takes a quarter")
     parser.add_argument("--test-images", type=int, default=1000)
-    parser.add_argument("--candidates", type=int, default=8192)
+    parser.add_argument("--candidates", type=int, default=16384)
     parser.add_argument("--draws", type=int, default=512)
     parser.add_argument("--columns", type=int, default=16)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "samples", help="path without suffix")
