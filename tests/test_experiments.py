@@ -106,7 +106,7 @@ def test_gaussian_nerd_is_an_upper_bound_and_its_codes_cost_more_than_rd(
 def test_lp_distortions_are_ordered_and_the_check_of_it_can_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    words = ["--betas", "1", "--steps", "3", "--step-candidates", "64", "--candidates", "256"]
+    words = ["--parts", "0.5", "--steps", "3", "--step-candidates", "64", "--candidates", "256"]
     result = run("lp_distortion", [*words, "--test-vectors", "60"], tmp_path, monkeypatch)
     ends = {r["p"]: r["distortion"] for r in result["rows"] if r["rate_bits"] == 0}
     assert ends[1] > ends[2] > ends[3]  # the norms themselves
