@@ -4,9 +4,9 @@
 
 Source: 20 independent components of variance 4 exp(-k / 2). Algorithm 1 for parts of D_max, the mean of
 d_p(x, 0), where R = 0, with the paper's fully connected generator; estimates on test vectors and fresh
-candidates, at the slope that the last steps of training solved for. Since ||v||_p falls in p, R_1(D) >= R_2(D) >= R_3(D) (eq. 24): ``ordered`` says
-for neighbouring curves whether the estimates obey it wherever both are known. Between points, rates are read
-off straight lines, which time-sharing reaches.
+candidates, at the slope that the last steps of training solved for. Since ||v||_p falls in p, R_1(D) >=
+R_2(D) >= R_3(D) (eq. 24): ``ordered`` says for neighbouring curves whether the estimates obey it wherever
+both are known. Between points, rates are read off straight lines, which time-sharing reaches.
 """
 
 import argparse
@@ -39,11 +39,12 @@ Row = dict[str, Any]
 
 
 def measure(p: float, wanted: float, x: torch.Tensor, test: torch.Tensor, args: argparse.Namespace) -> Row:
-    """Train for d_p at the distortion ``wanted`` on x (n, 20) and estimate on ``test``."""
+    """Train for d_p at the distortion ``wanted`` on x (n, 20); estimate on ``test``."""
     spec = GeneratorSpec("fc", (M,), M, M, 2, "linear")
     plan = TrainingPlan(
-        spec, (1.0, 1.0), vae_steps=0, nerd_steps=args.steps, target_distortion=wanted, distortion=f"lp:{p:g}",
-        nerd_batch_size=128, num_candidates=args.step_candidates, nerd_learning_rate=3e-3,
+        spec, (1.0, 1.0), vae_steps=0, nerd_steps=args.steps, target_distortion=wanted,
+        distortion=f"lp:{p:g}", nerd_batch_size=128, num_candidates=args.step_candidates,
+        nerd_learning_rate=3e-3,
     )  # fmt: skip
     slopes: list[float] = []
     trained = train(x, plan, report=lambda progress: slopes.append(progress.beta))
@@ -115,6 +116,11 @@ def plot(result: dict[str, Any], path: Path) -> None:
             xerr=[2 * r["distortion_se"] for r in rows], yerr=[2 * r["rate_se_bits"] for r in rows],
             color=f"C{colour}", marker="o", markersize=4, capsize=2, label=f"NERD, p = {p:g} (2 s.e.)",
         )  # fmt: skip
+        unsure = [r for r in rows if r.get("saturated")]
+        axes.plot(
+            [r["distortion"] for r in unsure], [r["rate_bits"] for r in unsure], f"C{colour}o", markersize=4,
+            markerfacecolor="white", zorder=4,
+        )  # fmt: skip
     if 2.0 in exponents:
         variances = gaussian_variances(M, DECAY)
         curve = [gaussian_point_at_slope(variances, beta) for beta in np.geomspace(0.126, 6, 200)]
@@ -122,7 +128,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
             [c.distortion for c in curve], [c.rate_bits for c in curve], "k--", label="closed form, p = 2"
         )
     axes.set(xscale="log", xlabel="D = E ||x - y||_p^2", ylabel="R(D), bits a vector")
-    axes.set_title(f"{result['source']}, N = {result['num_candidates']}", fontsize=10)
+    axes.set_title(f"{result['source']}, N = {result['num_candidates']} (hollow: too few)", fontsize=10)
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=9)
