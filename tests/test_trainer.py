@@ -12,7 +12,10 @@ import torch
 from rcccodec.checkpoint import load_checkpoint, save_checkpoint
 from rcccodec.errors import InputError, LimitError, ModelError, OutputError
 from rcccodec.proposals.generator import GeneratorSpec
+from rcccodec.rd.gaussian import gaussian_point_at_slope
+from rcccodec.sources.synthetic import gaussian_variances
 from rcccodec.training import trainer
+from rcccodec.training.objectives import HIGHEST_SLOPE
 from rcccodec.training.trainer import Progress, TrainingPlan, plan_values, principal_axes, train
 
 SIGMOID = GeneratorSpec("mlp", (4, 4, 3), 5, 12, 1, "sigmoid", None, (0.2, 2.0))
@@ -278,3 +281,21 @@ def test_principal_axes_are_orthonormal_and_sorted():
     torch.testing.assert_close(mean, x.mean(0) + 5, rtol=0, atol=1e-4)
     torch.testing.assert_close(variances, ((x - x.mean(0)) @ axes.T).var(0), rtol=1e-3, atol=1e-5)
     assert list(variances) == sorted(variances, reverse=True)
+
+
+def test_fixed_distortion_comes_down_from_the_highest_slope_to_that_of_the_closed_form():
+    variances = gaussian_variances(4, 0.5)
+    point = gaussian_point_at_slope(variances, 0.5)
+    x = (
+        torch.randn((2000, 4), generator=torch.Generator().manual_seed(0))
+        * torch.from_numpy(variances).sqrt()
+    )
+    spec = GeneratorSpec("fc", (4,), 4, 16, 2, "linear", None, (0.5, 0.5))
+    plan = TrainingPlan(
+        spec, (0.5, 0.5), 0, 400, target_distortion=point.distortion, nerd_batch_size=128, num_candidates=128,
+        nerd_learning_rate=5e-3,
+    )  # fmt: skip
+    slopes: list[float] = []
+    train(x.float(), plan, report=lambda progress: slopes.append(progress.beta))
+    assert slopes[0] == HIGHEST_SLOPE  # candidates that are all alike come no closer
+    assert sum(slopes[-50:]) / 50 == pytest.approx(0.5, rel=0.25)

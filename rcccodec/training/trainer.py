@@ -29,6 +29,7 @@ from rcccodec.training.objectives import (
 
 ENCODER_INPUTS = 256
 CHECKPOINT_EVERY_S = 60.0
+LEAST_SLOPE = 1e-3  # that a loss is divided by
 
 
 @dataclass(frozen=True)
@@ -258,7 +259,10 @@ def _train(
 
 @dataclass(frozen=True)
 class StepLoss:
-    """What one step differentiates and reports, in nats: ``objective`` is the rate in the fixed-D form."""
+    """What one step differentiates and reports, in nats.
+
+    In the fixed-D form ``objective`` is the rate and ``loss`` in units of distortion.
+    """
 
     loss: Tensor
     objective: Tensor
@@ -290,7 +294,9 @@ def _step_loss(
         beta = slope_for_distortion(distances, plan.target_distortion)
         loss = nerd_loss(None, distances, beta)
         rate = loss - beta * plan.target_distortion
-        return StepLoss(loss, rate, beta, rate.detach(), posterior_distortion(distances.detach(), beta))
+        # in units of distortion: the slope begins at its highest, and Adam would long remember such gradients
+        scaled = loss / max(beta, LEAST_SLOPE)
+        return StepLoss(scaled, rate, beta, rate.detach(), posterior_distortion(distances.detach(), beta))
     beta = math.exp(float(torch.empty(()).uniform_(math.log(low), math.log(high) + 1e-9)))
     if plan.vae_steps or plan.start:
         loss, value, rate, reached = nerd_pool_loss(
