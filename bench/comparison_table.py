@@ -1,6 +1,7 @@
 """Writes "How it compares" of README.md from a result of ``rcc bench``: bits an image at equal squared error.
 
-    rcc bench --data mnist --images 1000 --against ntc --against ntc-plain --against ecsq \
+    rcc bench --data mnist --images 1000 --against ntc --against ntc-plain --against ntc-block \
+        --against ecsq \
         --json bench/results/mnist_comparison.json --plot bench/results/mnist_comparison.png
     python bench/comparison_table.py
 
