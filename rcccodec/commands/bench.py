@@ -1,6 +1,5 @@
 """``rcc bench``: this codec beside other codecs and theory, on the same images in the same run."""
 
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import click
 
 from rcccodec.atomic import check_target, write_bytes
 from rcccodec.commands import console
-from rcccodec.errors import OutputError
 
 PLOT_ENDINGS = (".png", ".svg")
 
@@ -93,7 +91,7 @@ def bench(
     if plot_path and plot_path.suffix.lower() not in PLOT_ENDINGS:
         raise click.UsageError(f"--plot {plot_path}: the name must end in {' or '.join(PLOT_ENDINGS)}")
     for path in filter(None, (json_path, plot_path, report_path)):
-        _check_writable(path)
+        check_target(path)
 
     from rcccodec.comparison import figure, html_report, results, run, table
     from rcccodec.comparison.image_set import EMBEDDED, load_image_set
@@ -137,11 +135,3 @@ def bench(
             written.append(path)
     for path in written:
         say(f"written: {path}")
-
-
-def _check_writable(path: Path) -> None:
-    """Fail before the work where writing would after it."""
-    check_target(path)
-    folder = Path(os.path.realpath(path)).parent
-    if not os.access(folder, os.W_OK):
-        raise OutputError(f"{path}: cannot write: folder {folder} is not writable")
