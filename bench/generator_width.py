@@ -89,6 +89,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
     right.set(
         xlabel="c_d", ylabel="R + beta D / ln 2, bits", xscale="log", title=f"{result['steps']} steps each"
     )
+    right.minorticks_off()
     right.set_xticks(sorted({r["width"] for r in rows}), [str(w) for w in sorted({r["width"] for r in rows})])
     for axes in (left, right):
         axes.grid(alpha=0.3)
