@@ -3,9 +3,9 @@
     python bench/block_codes.py                        # bench/results/block_codes.{json,png}
 
 Both baselines code the same MNIST test images into one file, decoded back; rate and distortion are an
-image's. This codec's curves and R(D) are those of ``results/mnist_comparison*.json``. It has no joint choice
-over several images, so, as in the paper, only the transform coder is shown as a block code. ``saving_bits``
-is what the block code saves at the one-shot code's own distortions, on straight lines between its points.
+image's. This codec's curves, with images that share an index where N has room for it (`rcccodec.joint`), and
+R(D) are those of ``results/mnist_comparison*.json``. ``saving_bits`` is what the transform coder's block code
+saves at the one-shot code's own distortions, on straight lines between its points.
 """
 
 import argparse
