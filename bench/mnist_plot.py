@@ -58,7 +58,8 @@ def plot(result: dict[str, Any], reference: list[dict], path: Path) -> None:
     right.set_title(f"excess over the estimate, {len(result['codebook_seeds'])} codebooks", fontsize=10)
     for axes in (left, right):
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+    left.legend(fontsize=8)
+    right.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.12))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
     plt.close(figure)
