@@ -17,9 +17,8 @@ import numpy as np
 from metadata import RESULTS, describe_run, write_result
 from mnist_figure import measured_lines
 
-from rcccodec.baselines import load_baseline
 from rcccodec.comparison.image_set import load_image_set
-from rcccodec.comparison.learned import learned_curve
+from rcccodec.comparison.learned import learned_curve, load_learned
 from rcccodec.comparison.measured import Curve, Point
 from rcccodec.errors import RccError
 
@@ -96,9 +95,8 @@ def main() -> None:
         )
 
     try:
-        one_shot, block = (
-            line_of(learned_curve(images, load_baseline(name), say)) for name in (args.one_shot, args.block)
-        )
+        learned = load_learned((args.one_shot, args.block), images)
+        one_shot, block = (line_of(learned_curve(images, each, say)) for each in learned)
     except RccError as error:
         raise SystemExit(f"block_codes.py: {error}") from None
     codecs, rd = measured_lines(args.comparison)
