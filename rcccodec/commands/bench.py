@@ -48,7 +48,7 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
     "coders",
     multiple=True,
     type=click.Choice(["pfr", "orc", "mincost"]),
-    help="Repeatable. Default: all three; mincost alone for photographs.",
+    help="Repeatable. Default: all three; mincost and pfr for the embedded digits, mincost for photographs.",
 )
 @click.option(
     "--index-code",
@@ -107,7 +107,7 @@ def bench(
         chosen,
         models,
         against,
-        coders=coders or (run.CODERS if chosen.archive else run.CODERS[:1]),
+        coders=coders or run.CODERS[: 3 if not few else 2 if chosen.archive else 1],
         index_code=index_code,
         num_candidates=candidates,
         num_seeds=seeds or (1 if few else 3),

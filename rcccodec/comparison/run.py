@@ -76,7 +76,9 @@ def make_plan(
     for name in wanted:
         if name not in REFERENCES and not is_baseline(name):
             known = ", ".join(REFERENCES)
-            raise ModelError(f"{name}: no such reference: {known}, or the folder of a trained baseline")
+            raise ModelError(
+                f"{name}: no such reference; choose from {known}, or name the folder of a trained baseline"
+            )
     fitting, references = [], []
     for name in wanted:
         if reason := _unfit(name, images):

@@ -24,8 +24,17 @@ def point_line(curve: Curve, point: Point, images: ImageSet) -> str:
     seconds = [f"{'-' if s is None else f'{1e3 * s:.2f}':>9}" for s in (point.encode_s, point.decode_s)]
     return (
         f"{curve.key:<26} {point.setting:<12} {rate} {float(mean_psnr_db(point, images)):8.2f} "
-        f"{point.squared_error.mean():10.3f} {' '.join(seconds)}"
+        f"{point.squared_error.mean():10.3f} {' '.join(seconds)}{_how(point)}"
     )
+
+
+def _how(point: Point) -> str:
+    """What this codec's files were made with."""
+    if point.index_code is None:
+        return ""
+    shared = f", {max(point.blocks_per_index)} blocks an index" * (max(point.blocks_per_index, default=1) > 1)
+    count = len(point.codebooks)
+    return f"  {point.index_code}{shared}, {count} codebook{'s' * (count > 1)}"
 
 
 def limit_line(name: str, limit: Limit) -> str:
