@@ -109,7 +109,7 @@ def test_mistakes_are_one_line_with_an_exit_code_and_leave_nothing(
     baselines.error = InputError("needs CompressAI: pip install 'rcccodec[bench]'")
     missing = str(tmp_path / "no" / "r.json")
     for words, code, text in (
-        ([*common, "--against", "magic"], 5, "magic: no such reference: ntc, ntc-block"),
+        ([*common, "--against", "magic"], 5, "magic: no such reference; choose from ntc, ntc-block"),
         ([*common, "--against", "ntc"], 3, "pip install 'rcccodec[bench]'"),
         (["bench", "--data", str(tmp_path / "none")], 3, "no such file or folder"),
         (["bench", "--data", "mnist", "--data-root", str(tmp_path)], 3, "its test files are missing"),
