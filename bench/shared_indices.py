@@ -130,9 +130,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mnist", help="name or folder")
     parser.add_argument("--source", default="mnist", help="of images as large as the model's block")
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--log2-candidates", type=int, nargs="+", default=[15, 18])
-    parser.add_argument("--rungs", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--images", type=int, default=500)
+    parser.add_argument("--log2-candidates", type=int, nargs="+", default=[15, 16])
+    parser.add_argument("--rungs", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds", type=int, default=2, help="codebooks: seeds 1, 2, ...")
     parser.add_argument("--device", default="cpu")
     parser.add_argument(
