@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from rcccodec import cli, codec
 from rcccodec.bundle import load_model, read_card
+from rcccodec.channel import candidates_at
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.commands import console
 from rcccodec.errors import InputError, LimitError, ModelError, OutputError
@@ -431,7 +432,7 @@ def test_residuals_are_what_the_codec_will_see(count: int):
     left = residuals(x, (4, 4, 3), proposal, select, seeds=[5, 6, 7], stage=1, sub_block=(2, 4))
     assert sum(n for n, _ in seen) == count
     assert [seed for _, seed in seen] == [5, 6, 7][:count]
-    y = codec.candidates_at(proposal, torch.tensor([0]), seed=5, stage=1)[0]
+    y = candidates_at(proposal, torch.tensor([0]), seed=5, stage=1)[0]
     first = (x[0].double() / 255 - y).view(2, 2 * 4 * 3)  # two halves of four rows
     torch.testing.assert_close(left[:2].double(), first, rtol=0, atol=1e-6)
     assert left.shape == (2 * count, 24)
