@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("--model", default="mnist", help="name or folder")
     parser.add_argument("--source", default="mnist", help="of images as large as the model's block")
     parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--log2-candidates", type=int, nargs="+", default=[15, 16])
+    parser.add_argument("--candidates", type=int, nargs="+", default=[1 << 15, 1 << 16])
     parser.add_argument("--rungs", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seeds", type=int, default=2, help="codebooks: seeds 1, 2, ...")
     parser.add_argument("--device", default="cpu")
@@ -143,7 +143,7 @@ def main() -> None:
     began = time.perf_counter()
     model = load_model(args.model)
     images = load_source(args.source, "test", limit=args.images).images()
-    numbers, seeds = sorted(1 << m for m in args.log2_candidates), range(1, args.seeds + 1)
+    numbers, seeds = sorted(args.candidates), range(1, args.seeds + 1)
     rows: list[Row] = []
     for rung in args.rungs:
         rows += measure(images, model, rung, numbers, seeds, args.device)
