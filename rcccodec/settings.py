@@ -86,14 +86,15 @@ class Settings:
         Two a stage where blocks share indices (theirs, then the last blocks' own), else one.
         """
         parts: list[tuple[IndexCode, int]] = []
-        for n, size, code, shared in zip(counts, *self._tables, strict=True):
+        for n, size, code, shared in zip(counts, *self.tables, strict=True):
             num_shared, num_own = split_count(n, size)
             parts += [(code, num_own)] if shared is None else [(shared, num_shared), (code, num_own)]
         return parts
 
     @cached_property
-    def _tables(self) -> tuple[list[int], list[IndexCode], list[IndexCode | None]]:
-        return self.joint_sizes(), self.codes(), self.joint_codes()  # made once for the groups of a file
+    def tables(self) -> tuple[list[int], list[IndexCode], list[IndexCode | None]]:
+        """``joint_sizes``, ``codes`` and ``joint_codes``, made once."""
+        return self.joint_sizes(), self.codes(), self.joint_codes()
 
     def codes(self) -> list[IndexCode]:
         """The index code of every stage.

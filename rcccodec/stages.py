@@ -71,10 +71,10 @@ def _stage_searches(
 
     ``counts``: blocks of every group.
     """
-    size, shared_code = settings.joint_sizes()[stage], settings.joint_codes()[stage]
+    size, code, shared_code = (of_stages[stage] for of_stages in settings.tables)
     shared = [np.arange(n) < split_count(n, size)[0] * size for n in counts]
     is_shared = np.concatenate(shared)
-    parts = [(1, settings.codes()[stage], ~is_shared)]
+    parts = [(1, code, ~is_shared)]
     if shared_code is not None:
         parts.append((size, shared_code, is_shared))
     return [part for part in parts if part[2].any()]

@@ -1,9 +1,10 @@
 """``rcc bench`` as a user meets it: results, remarks, and one line for every mistake."""
 
+import errno
 import json
-import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -53,8 +54,6 @@ def one_line(text: str) -> str:
 def test_a_run_writes_results_figure_and_report(
     data: Path, tmp_path: Path, baselines: SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
     out = tmp_path / "out"
     out.mkdir()
     words = ["bench", "--data", str(data), "--models", "grey", "--images", "8", "--seeds", "2"]
@@ -88,7 +87,6 @@ def test_coders_candidates_and_index_code_are_those_asked_for(data: Path, tmp_pa
 
 
 def test_photographs_are_counted_by_whole_files(tmp_path: Path):
-    pytest.importorskip("scipy")
     folder = tmp_path / "photos"
     folder.mkdir()
     for i in range(2):
@@ -126,11 +124,18 @@ def test_mistakes_are_one_line_with_an_exit_code_and_leave_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["data"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_said_before_the_work(data: Path, tmp_path: Path):
-    (tmp_path / "locked").mkdir(mode=0o500)
-    words = ["bench", "--data", str(data), "--models", "grey", "--json", str(tmp_path / "locked" / "r.json")]
+def test_a_folder_that_cannot_be_written_is_said_before_the_work(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*args: object, **options: object) -> None:  # as for root too, who may write anywhere
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    words = ["bench", "--data", str(data), "--models", "grey", "--json", str(tmp_path / "r.json")]
     assert cli.run(words) == 6
+    said = capsys.readouterr()
+    assert "Permission denied" in one_line(said.err)
+    assert said.out == ""
 
 
 def test_a_missing_matplotlib_is_said_before_the_work(

@@ -133,7 +133,6 @@ def test_an_archive_is_shared_out_to_its_images_and_photographs_are_whole_files(
 
 
 def test_ms_ssim_is_given_only_where_five_scales_fit():
-    pytest.importorskip("pytorch_msssim")
     photographs = photograph_set()
 
     def point(images: ImageSet) -> Point:
@@ -353,7 +352,6 @@ def test_compressai_plots_the_files_unchanged(comparison: Comparison, tmp_path: 
     main = json.loads((tmp_path / "r.json").read_text())
     assert main["files"] == {"grey-pfr": "r.grey-pfr.json", "fake-ntc": "r.fake-ntc.json"}
     assert {"commit", "theory", "bjontegaard", "image_sha256", "threads", "device", "versions"} <= set(main)
-    pytest.importorskip("matplotlib")
     if not importable("compressai"):
         pytest.skip("the extra is not installed")
     command = [sys.executable, "-c", PLOT_WITH_COMPRESSAI, "-f", *map(str, written), "-o"]
@@ -374,7 +372,6 @@ def importable(name: str) -> bool:
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
 def test_the_figure_draws_every_curve(comparison: Comparison, kind: str):
-    pytest.importorskip("matplotlib")
     data = figure.figure_bytes(comparison, kind)
     fewer = figure.figure_bytes(replace(comparison, curves=comparison.curves[:1]), kind)
     assert data[:4] == (b"\x89PNG" if kind == "png" else b"<?xm")
@@ -382,8 +379,6 @@ def test_the_figure_draws_every_curve(comparison: Comparison, kind: str):
 
 
 def test_the_report_needs_nothing_from_elsewhere(comparison: Comparison):
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("scipy")
     page = html_report.report_bytes(comparison, bjontegaard_deltas(comparison)).decode()
     assert foreign(page) == []
     assert page.count("data:image/png;base64,") == 1 + len(comparison.curves)
@@ -422,7 +417,6 @@ def test_averages_over_codebooks_by_hand():
 
 
 def test_deltas_of_a_cheaper_codec_are_negative_and_of_itself_nothing():
-    pytest.importorskip("scipy")
     images = blob_set(40)
     rng = np.random.default_rng(0)
     spread = rng.uniform(0.5, 1.5, 40)

@@ -5,7 +5,8 @@
     indices (count,) --put--> RangeEncoder --finish--> payload --RangeDecoder--> get --> indices
 
 One stream runs through all segments of a payload, so no block and no stage pays a rounding bit. A segment is
-a run of indices under one code (one stage of one group). ``FORMAT.md`` states every byte.
+a run of indices under one code: those of one stage of one group, or, where blocks share indices, the shared
+ones and the others. ``FORMAT.md`` states every byte.
 """
 
 from collections.abc import Sequence
