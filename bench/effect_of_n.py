@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from metadata import RESULTS, describe_run, write_result
 from mnist_rcc import code_images, flat_pixels
-from mnist_rows import HEADER, Estimate, Row, Trial, line, make_row
-from standard_error import standard_error
+from mnist_rows import HEADER, Estimate, Row, Trial, estimate_record, line, make_row
 
 from rcccodec.bundle import Model, Stage, load_model
 from rcccodec.proposals.generator import GeneratorProposal
@@ -122,20 +121,7 @@ def measure(
         )
         for (n, coder), made in trials.items()
     ]
-    return [_estimate(stage.beta, n, one) for n, one in found.items()], rows
-
-
-def _estimate(beta: float, num_candidates: int, found: Estimate) -> Row:
-    lagrangian = found.lagrangian_bits(beta)
-    return {
-        "beta": beta,
-        "num_candidates": num_candidates,
-        "rate_bits": found.mean(found.rate_bits),
-        "distortion": found.mean(found.distortion),
-        "lagrangian_bits": found.mean(lagrangian),
-        "lagrangian_se_codebooks_bits": standard_error(lagrangian @ found.shares),
-        "lagrangian_se_images_bits": standard_error(lagrangian.mean(0)),
-    }
+    return [estimate_record(stage.beta, one, n, []) for n, one in found.items()], rows
 
 
 def plot(result: dict[str, Any], path: Path) -> None:
