@@ -24,10 +24,16 @@ from rcccodec.baselines.compressai import import_compressai
 from rcccodec.baselines.rounding import Rounding
 from rcccodec.baselines.spec import NtcSpec
 from rcccodec.baselines.tables import Tables, factorised_tables
-from rcccodec.proposals.generator import PATCH_SIDE, PATCH_STRIDE, GeneratorSpec, build_generator
+from rcccodec.proposals.generator import (
+    PATCH_SIDE,
+    PATCH_STRIDE,
+    FullyConnected,
+    GeneratorSpec,
+    build_generator,
+)
 
 FIRST_GAIN = 1.0  # steps of the quantiser in one unit of the analysis, before training
-FIRST_SPREAD = 6.0  # factor on the first latents of vectors: components below the noise are never found
+REST_AT_FIRST = 0.1  # factor on what vectors' networks begin with beside the KLT
 FIRST_SCALE = 2.0  # of the entropy model's densities, likewise
 
 
@@ -114,11 +120,17 @@ class VectorNtc(nn.Module):
             self.bottleneck = entropy_bottleneck(len(spec.betas) * spec.latent_dim)
 
     def start_from(self, mean: Tensor, basis: Tensor, variances: Tensor) -> None:
-        """Begin at the mean of the vectors, with latents that stand out of the rounding."""
+        """Begin at the KLT, with the step that is best for it at high rates: step^2 / 12 = 1 / 2 beta.
+
+        From random weights a low slope ends at no bits, and the others in poorer transforms than this.
+        """
         with torch.no_grad():
-            for inward, outward in zip(self.inward, self.outward, strict=True):
-                inward.body[-1].weight.mul_(FIRST_SPREAD)
-                outward.start_from(mean, None, None)
+            for beta, inward, outward in zip(self.spec.betas, self.inward, self.outward, strict=True):
+                gain = math.sqrt(beta / 6)
+                count = min(len(basis), self.spec.latent_dim, self.spec.width // 2)
+                _start_linear(inward, gain * torch.eye(self.spec.latent_dim, count) @ basis[:count], mean)
+                _start_linear(outward, basis[:count].T @ torch.eye(count, self.spec.latent_dim) / gain)
+                outward.body[-1].bias.copy_(mean)
 
     def analysis(self, x: Tensor, slope: Tensor) -> Tensor:
         """Latents (n, latent_dim) before rounding."""
@@ -161,6 +173,27 @@ def entropy_bottleneck(channels: int) -> Any:
     bottleneck = entropy_models.EntropyBottleneck(channels, init_scale=FIRST_SCALE)
     bottleneck.quantiles.requires_grad_(False)
     return bottleneck
+
+
+def _start_linear(network: FullyConnected, matrix: Tensor, mean: Tensor | None = None) -> None:
+    """Let two ReLU layers begin as x -> matrix (x - mean), in two units for each output, and little besides.
+
+    ``matrix``: (outputs, inputs), of rank at most half the width.
+    """
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    count = min(len(values), network.spec.width // 2)
+    root = values[:count].sqrt()
+    into, out = root[:, None] * right[:count], left[:, :count] * root
+    first, second, last = (network.body[i] for i in (0, 2, 4))
+    second.weight.mul_(REST_AT_FIRST)
+    last.weight.mul_(REST_AT_FIRST)
+    last.bias.zero_()
+    second.weight[: 2 * count] = torch.eye(2 * count, network.spec.width)
+    second.bias[: 2 * count] = 0
+    for sign, units in ((1, slice(0, count)), (-1, slice(count, 2 * count))):
+        first.weight[units] = sign * into
+        first.bias[units] = 0 if mean is None else -sign * into @ mean
+        last.weight[:, units] = sign * out
 
 
 def _each(networks: nn.ModuleList, x: Tensor, slope: Tensor) -> Tensor:

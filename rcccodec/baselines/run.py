@@ -110,7 +110,7 @@ def make_run(
     if kind == "vector":
         assert native is not None
         dim = native[1]
-        latents, hidden, count, codes, rate = dim, dim, 20_000, 64, 3e-3
+        latents, hidden, count, codes, rate = dim, 4 * dim, 20_000, 64, 1e-3
         shape: tuple[int, ...] = (dim,)
     else:
         latents, hidden, count, codes, rate = _DEFAULTS[kind]

@@ -55,11 +55,11 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
 @click.option(
     "--latent-dim", type=click.IntRange(min=1), help="Latents of a code, or M. [32; 128 block; 96; m]"
 )
-@click.option("--width", type=click.IntRange(min=1), help="Hidden width, or N. [640; 64; m]")
+@click.option("--width", type=click.IntRange(min=1), help="Hidden width, or N. [640; 64; 4 m]")
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
-    help="Highest. [0.003; 0.0015 block; 0.001]",
+    help="Highest. [0.003; 0.0015 block; 0.001 others]",
 )
 @click.option(
     "--start-from",
