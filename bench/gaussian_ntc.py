@@ -1,7 +1,7 @@
 """Learned transform coding of Gaussian vectors beside reverse channel coding with the exact Q_Y.
 
     python bench/gaussian_ntc.py                 # bench/results/gaussian_ntc.{json,png}
-    python bench/gaussian_ntc.py --vectors 500 --seeds 3 --training-seeds 3 -o /tmp/trial
+    python bench/gaussian_ntc.py --vectors 2000 --seeds 3 --training-seeds 3 -o /tmp/trial
 
 The source is that of bench/gaussian_rcc.py; the baseline is `models/gaussian-ntc`, with and without the
 search of its encoder. Both sides code fresh vectors, are decoded back, and are charged the payload that was
@@ -21,7 +21,7 @@ from rcccodec.baselines import load_baseline
 from rcccodec.baselines.baseline import Baseline
 from rcccodec.rd.gaussian import gaussian_point_at_distortion
 
-JOB = 100  # vectors in one stream, the spread over which gives the standard error
+JOB = 1000  # vectors in one stream, the spread over which gives the standard error
 FIRST_SEED = 1000  # away from the codebooks'
 
 
