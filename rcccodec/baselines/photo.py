@@ -1,12 +1,13 @@
 """CompressAI's architectures for photographs, several slopes in one network.
 
-    x --> g_a --> gain_k --> round --> 1/gain_k --> g_s --> x_hat
+    x --> g_a --> gain_k --> round --> inverse_k --> g_s --> x_hat
             |                  |
             +- |.| h_a, round, h_s: scales, with a hyperprior
 
 ``factorized`` is bmshj2018-factorized (its EntropyBottleneck a channel for each slope and latent),
 ``hyperprior`` is bmshj2018-hyperprior; both as CompressAI builds them, with N = width and M = latent_dim.
-A gain for each slope and latent channel (Cui et al. 2021) stands in for one network a slope.
+Gains for each slope and latent channel (Cui et al. 2021) stand in for one network a slope. The synthesis has
+gains of its own, not the reciprocals: at a low slope they turn off channels that hold nothing but noise.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class PhotoNtc(nn.Module):
             self.bottleneck = entropy_bottleneck(slopes * channels)
         first = FIRST_GAIN_POWER * (torch.tensor(spec.betas) / FIRST_GAIN_AT).log()
         self.log_gain = nn.Parameter(first[:, None].repeat(1, spec.latent_dim))
+        self.log_gain_back = nn.Parameter(-self.log_gain.detach())
 
     @property
     def stride(self) -> int:
@@ -62,7 +64,7 @@ class PhotoNtc(nn.Module):
 
     def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
         """Pixels (n, 3, h, w), not yet clipped."""
-        return self.g_s(y * (-self.log_gain[slope]).exp()[:, :, None, None])
+        return self.g_s(y * self.log_gain_back[slope].exp()[:, :, None, None])
 
     def rate_and_distortion(self, x: Tensor, slope: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
         """Rates (nats) and summed squared errors, (n,) each, of crops x (n, 3*h*w) in the order (h, w, c).
