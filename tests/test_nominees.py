@@ -95,7 +95,7 @@ def test_every_score_is_within_its_error_of_the_exact_one_and_below_the_ceiling(
 
 
 def test_a_close_second_is_decided_exactly():
-    """A score that is wrong by as much as it admits does not change the choice; the control admits nothing."""
+    """A score that is wrong by as much as it admits does not change the choice; the control admits none."""
     target = targets(count=60)[0]
     (found,) = nominate([target], 0, NUM_CANDIDATES, seed=SEED)
     expected = decide(found, target, seed=SEED)
