@@ -119,12 +119,13 @@ class Running:
     def _piece(self, first: int, y: Tensor, offsets: Tensor) -> None:
         beta = self.target.beta
         floor = float(offsets.min())
-        row = beta * y.square().sum(dim=1) + offsets.to(torch.float32)
+        square_norms = torch.linalg.vector_norm(y, dim=1).square_()
+        row = beta * square_norms + offsets.to(torch.float32)
         self.seen += len(self._frame.x) * len(y)
         if self._screened and self._shown >= self._next_try:
             self._choose_width(y, row, floor)
         if self._width:
-            self._screened_scores(first, y, row, offsets, floor)
+            self._screened_scores(first, y, square_norms, row, offsets, floor)
             return
         self.scored += len(self._frame.x) * len(y)
         for tile, scores in self._frame.tiles(y, row, -2.0 * beta):
@@ -152,10 +153,12 @@ class Running:
         which, column = close.nonzero(as_tuple=True)
         self._keep(rows[which], column, first, scores[which, column], offsets)
 
-    def _screened_scores(self, first: int, y: Tensor, row: Tensor, offsets: Tensor, floor: float) -> None:
+    def _screened_scores(
+        self, first: int, y: Tensor, square_norms: Tensor, row: Tensor, offsets: Tensor, floor: float
+    ) -> None:
         """The same for the pairs that the bound leaves."""
         assert self._screen is not None
-        scale, phi = -2.0 * self.target.beta, self._screen.phi(y, self._width)
+        scale, phi = -2.0 * self.target.beta, self._screen.phi(y, square_norms, self._width)
         for tile, bounds in score_tiles(self._phi, phi, row, scale, self._frame.buffer, _SCREEN_SCORES):
             rows, columns = at_most(bounds, self._reach(tile, floor))
             if not rows.numel():
@@ -183,7 +186,8 @@ class Running:
         )
         if width != self._width:
             self._width = width
-            self._phi = self._screen.phi(self._frame.x, width) if width else self._frame.x
+            norms = self._frame.square_norms.to(torch.float32)
+            self._phi = self._screen.phi(self._frame.x, norms, width) if width else self._frame.x
         self._next_try = 2 * self._shown
 
     def _errors(self, rows: slice | Tensor, scores: Tensor, floor: float | Tensor) -> Tensor:
