@@ -9,8 +9,8 @@ blocks that are searched for are draws of the generator itself under another see
 this codec's search (one codebook a job) and of the plain algorithm (`plain_search.py`) on the same weights
 and images, from blocks to code bits, models loaded beforehand. exact: indices beside those of brute force in
 float64. memory: peak resident set of a process that compresses. decode: seconds of an archive once its model
-is loaded, of random indices. Seconds are medians, with least and most beside them; ``--clock cpu`` counts those
-of this process alone, which on one thread is what a busy machine allows to be measured.
+is loaded, of random indices. Seconds are medians, with least and most beside them; ``--clock cpu``
+counts those of this process alone, which on one thread can be measured on a busy machine too.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def candidate_row(name: str, plain: Generator, beta: float, peaks: Row, args: ar
     row: Row = {"generator": name, "flops_per_candidate": work, "precision": str(used).split(".")[1]}
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         kind, chunk = str(dtype).split(".")[1], z.to(dtype)
-        taken = seconds(lambda chunk=chunk: proposal.candidates(chunk), args)
+        taken = timed(lambda chunk=chunk: proposal.candidates(chunk), args)
         found = spread([one / _CHUNK for one in taken])
         moved = dtype.itemsize * (proposal.dim + proposal.latent_dim)
         least = max(work / peaks[f"{kind}_flops"], moved / peaks["copy_bytes_per_s"])
@@ -86,7 +86,7 @@ def candidate_row(name: str, plain: Generator, beta: float, peaks: Row, args: ar
     other = torch.arange(args.blocks, device=device)
     x = proposal.candidates(standard_normals(args.seed + 1, other, proposal.latent_dim, 0).to(device)).cpu()
     options: Row = {"beta": beta, "coder": "pfr", "seed": args.seed, "num_candidates": n, "device": device}
-    whole = spread(seconds(lambda: select_channel(x, proposal, **options), args))
+    whole = spread(timed(lambda: select_channel(x, proposal, **options), args))
 
     def randomness() -> None:
         for first in range(0, n, _CHUNK):
@@ -95,7 +95,7 @@ def candidate_row(name: str, plain: Generator, beta: float, peaks: Row, args: ar
         for _ in log_weights("pfr", n, seed=args.seed):
             pass
 
-    random_s = spread(seconds(randomness, args))["s"]
+    random_s = spread(timed(randomness, args))["s"]
     generator_s = n * row[row["precision"]]["s"]
     row["search"] = {
         **whole, "blocks": args.blocks, "num_candidates": n,
@@ -127,7 +127,7 @@ def plain_rows(
     for name, plain, beta, millibits in generators:
         network = copy.deepcopy(plain).to(device=device, dtype=torch.float32)
         code, first = zipf_huffman(n, millibits / 1000), blocks[:IMAGES_A_CODEBOOK].to(device)
-        taken = seconds(
+        taken = timed(
             lambda f=first, net=network, c=code, b=beta: plain_bytes(f, net, c, b, n, args.seed),
             args, args.plain_codebooks
         )  # fmt: skip
@@ -136,7 +136,7 @@ def plain_rows(
         for count in args.images:
             x = blocks[:count]
             options: Row = {"num_candidates": n, "seed": args.seed, "device": device}
-            taken_own = seconds(
+            taken_own = timed(
                 lambda x=x, p=proposal, b=beta, r=millibits, o=options: own_bytes(x, p, b, r, **o),
                 args,
             )  # fmt: skip
@@ -209,7 +209,7 @@ def decode_rows(model: Model, side: tuple[int, int], args: argparse.Namespace) -
         coded = [(code, rng.integers(0, 1 << log2_n, count)) for code, count in settings.segments(counts)]
         group = container.Group(0, args.decode_images, width, height, encode_segments(coded))
         data = container.pack(settings.header(), [group])
-        found = spread(seconds(lambda data=data: codec.decompress(data, model), args))
+        found = spread(timed(lambda data=data: codec.decompress(data, model), args))
         rows.append(
             {"images": args.decode_images, "num_candidates": 1 << log2_n, **found, "bar": DECODE_BAR_S}
         )
