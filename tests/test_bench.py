@@ -23,6 +23,7 @@ invariance, metadata, mnist_rcc, mnist_rows, photo_kodak, rcc_files, errors = ma
     importlib.import_module,
     ("invariance", "metadata", "mnist_rcc", "mnist_rows", "photo_kodak", "rcc_files", "standard_error"),
 )
+plain, roofline, throughput = map(importlib.import_module, ("plain_search", "roofline", "throughput"))
 Estimate, Trial = mnist_rows.Estimate, mnist_rows.Trial
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -378,3 +379,52 @@ def test_shared_indices_are_measured_beside_single_ones(tmp_path: Path):
     bench.plot({"images": "blobs", "rows": rows}, tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as picture:
         assert picture.size[0] > 500
+
+
+TOY = {
+    "--source": "sample-digits", "--images": "4 8", "--candidates": "64", "--blocks": "8", "--width": "2",
+    "--latent-dim": "8", "--plain-codebooks": "1", "--log2-exact": "11", "--exact-blocks": "4",
+    "--log2-memory": "6", "--memory-images": "2", "--log2-decode": "6 7", "--decode-images": "4",
+    "--repeats": "1",
+}  # fmt: skip
+
+
+def test_throughput_measures_every_part_at_toy_sizes(tmp_path: Path, capsys: pytest.CaptureFixture):
+    words = [word for option, values in TOY.items() for word in (option, *values.split())]
+    throughput.main([*words, "--other-models", "grey", "-o", str(tmp_path / "t.json")])
+    result = json.loads((tmp_path / "t.json").read_text())
+    assert {"commit", "device", "threads", "versions", "asked", "models"} <= result.keys()
+    assert [row["generator"] for row in result["generators"]] == [
+        "mnist stage 0", "grey stage 0", "dcgan c_d=2"
+    ]  # fmt: skip
+    for row in result["generators"]:
+        search = row["search"]
+        assert math.isclose(sum(search[f"{part}_share"] for part in ("random", "generator", "search")), 1)
+        assert search["block_candidates_per_s"] == pytest.approx(8 * search["candidates_per_s"])
+    assert [(row["images"], row["ratio"] > 0) for row in result["plain"]] == [(4, True), (8, True)] * 2
+    assert [row["indices_that_differ"] for row in result["exact"]] == [{"pfr": 0, "orc": 0}] * 2
+    assert result["memory"]["peak_mib"] > 50
+    assert [row["num_candidates"] for row in result["decode"]] == [64, 128]
+    assert "plain DCGAN" in capsys.readouterr().out
+
+
+def test_work_is_counted_from_the_layers_without_padding_and_cropped_outputs():
+    linear, same = torch.nn.Linear(3, 5), torch.nn.Conv2d(2, 3, 3, padding=1)
+    up = torch.nn.ConvTranspose2d(2, 3, 4, 2, 1)
+    assert roofline.flops_per_candidate(linear, 3) == 2 * 15
+    on_maps = torch.nn.Sequential(torch.nn.Unflatten(1, (2, 2, 2)), same)
+    assert roofline.flops_per_candidate(on_maps, 8) == 2 * 2 * 3 * 4 * 4  # 2x2 maps: 2 of 3 taps an axis
+    on_maps = torch.nn.Sequential(torch.nn.Unflatten(1, (2, 2, 2)), up)
+    assert roofline.flops_per_candidate(on_maps, 8) == 2 * 2 * 3 * 6 * 6  # 4 outputs see 1, 2, 2, 1 an axis
+
+
+def test_the_plain_algorithm_picks_what_its_scores_say():
+    network = plain.random_dcgan(2, 8, 1).at_slope(1.0).float()
+    assert network(torch.randn(64, 8, generator=torch.Generator().manual_seed(0))).std(0).mean() > 0.1
+    x = torch.rand(5, 1024, generator=torch.Generator().manual_seed(0))
+    assert plain.plain_search(x, network, 1e-6, 64, 3).tolist() == [0] * 5  # the weights alone: they rise
+    found = plain.plain_search(x, network, 1e3, 64, 3)
+    z = torch.randn(64, 8, generator=torch.Generator().manual_seed(3))
+    assert found.tolist() == torch.cdist(x, network(z)).argmin(1).tolist() != [0] * 5
+    code = plain.zipf_huffman(64, 4.0)
+    assert code.decode(plain.plain_bytes(x, network, code, 1e3, 64, 3)) == (found + 1).tolist()
