@@ -19,7 +19,7 @@ TIES_KEPT = 8  # nominees a block keeps from one piece, lowest indices first
 _COARSE_KEPT = 16  # and on average where precision is reduced; more call for float32
 _FIRST_PIECE = 512  # candidates scored in full before a bound is worth trying
 _SCREENED_BLOCKS, _SCREENED_DIMS = 128, 64  # fewer are scored in full
-_SCREEN_SCORES = 1 << 18  # a tile of bounds, 1 MiB: they are read again at once
+_SCREEN_SCORES = 1 << 20  # a tile of bounds: they are read again at once
 _CROWD = 64  # nominees a block, on average
 _DROPPED_SHARE = 0.25  # of the blocks; certified ones leave the product when they are so many
 
@@ -165,9 +165,8 @@ class Running:
                 continue
             self.scored += len(rows)
             scores = row[columns] + scale * products_at(self._frame.x[tile], y, rows, columns)
+            low = scores.new_full((len(bounds),), torch.inf).scatter_reduce_(0, rows, scores, "amin")
             rows = rows + tile.start
-            low = scores.new_full((len(self._frame.x),), torch.inf).scatter_reduce_(0, rows, scores, "amin")
-            low = low[tile]
             better = torch.minimum(self._ceilings[tile], low + self._errors(tile, low, floor))
             self._ceilings[tile] = torch.where(low.isfinite(), better, self._ceilings[tile])
             close = (scores.isfinite() & (scores <= self._reach(rows, floor))).nonzero()[:, 0]
