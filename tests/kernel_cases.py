@@ -11,7 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
-from rcccodec.channel import candidates_at
+from rcccodec.channel import Selection, candidates_at, fused
+from rcccodec.channel.nominees import Nominees
+from rcccodec.channel.search import decide, nominate
+from rcccodec.channel.target import Target, channel_target, cost_target
 from rcccodec.kernels import arrivals, gaussian_search, latents, usable
 from rcccodec.kernels.gaussian_search import GaussianScores, Winners
 from rcccodec.proposals.gaussian import GaussianProposal
@@ -169,3 +172,50 @@ def test_the_choice_of_kernels_changes_no_bit() -> None:
     assert usable(torch.device(DEVICE)) == (DEVICE != "cpu"), "interpreted kernels are for tests alone"
     k = torch.arange(2**32 - 50, 2**32 + 50)
     assert torch.equal(standard_normals(77, k.to(DEVICE), 131, 2).cpu(), plain_normals(77, k, 131, 2))
+
+
+def chosen(target: Target, stop: int, seed: int, **chunk: int) -> tuple[Selection, list[tuple[int, int]]]:
+    """The choice by way of the kernel, and (blocks, candidates) of each plain search it asked for."""
+    asked = []
+
+    def plain(part: Target, first: int, end: int) -> Nominees:
+        asked.append((len(part.x), end - first))
+        return nominate([part], first, end, seed=seed, stage=2)[0]
+
+    place = torch.device(DEVICE)
+    found = fused.nominate(target, 0, stop, plain, seed=seed, stage=2, device=place, **chunk)
+    return decide(found, target, seed=seed, stage=2), asked
+
+
+@pytest.mark.parametrize("coder", ["pfr", "orc", "cost"])
+def test_the_choice_by_way_of_the_kernel_is_that_of_the_plain_search(coder: str) -> None:
+    proposal, n, seed = GaussianProposal(np.linspace(3.0, 0.2, 11), 1.5), 448, 2**63 + 1
+    x = plain_normals(4, torch.arange(37), 11, 9)
+    if coder == "cost":
+        cost = torch.log1p(torch.arange(n, dtype=torch.float64))
+        target = cost_target(x, proposal, beta=1.5, cost_nats=lambda a, b: cost[a:b])
+    else:
+        options = {"beta": 1.5, "seed": seed, "num_candidates": n, "stage": 2}
+        target = channel_target(x, proposal, coder=coder, **options)
+    expected = decide(nominate([target], 0, n, seed=seed, stage=2)[0], target, seed=seed, stage=2)
+    for chunk in (128, 448):
+        selection, _ = chosen(target, n, seed, chunk=chunk)
+        assert torch.equal(selection.indices, expected.indices)
+        assert torch.equal(selection.certified, expected.certified)
+        np.testing.assert_allclose(selection.scores, expected.scores, rtol=1e-5, atol=1e-4)
+    assert not torch.equal(chosen(target, n, seed + 1, chunk=448)[0].indices, expected.indices)
+
+
+def test_a_tie_sends_its_chunk_and_its_blocks_alone_to_the_plain_search() -> None:
+    proposal, n, seed = GaussianProposal(np.array([2.0]), 1.0), 900, 3
+    y = candidates_at(proposal, torch.arange(n), seed=seed, stage=2)[:, 0]
+    values, counts = torch.unique(y, return_counts=True)
+    twin = values[counts == 2][0]
+    low, high = (y == twin).nonzero()[:, 0].tolist()  # two candidates on one point of the latents' grid
+    x = torch.tensor([[float(twin)], [3.0], [-3.0]])
+    target = cost_target(x, proposal, beta=1e4, cost_nats=lambda a, b: torch.zeros(b - a))
+    selection, asked = chosen(target, n, seed, chunk=1024)
+    assert asked == [(1, n)]
+    nearest = (x.double() - y[None]).square().argmin(dim=1)
+    assert torch.equal(selection.indices, nearest)
+    assert int(selection.indices[0]) == low < high

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rcccodec.channel import fused
 from rcccodec.channel.distances import (
     CentredBlocks,
     candidates_at,
@@ -172,6 +174,8 @@ def nominate(
         Nominees a target; merged over ranges that make up 0 .. N - 1, they go to :func:`decide`.
     """
     place = torch.device(device)
+    if fused.applies(targets, place):
+        return _nominate_fused(targets, start, stop, seed, stage, place, progress)
     chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
     running = [_Running(target, place) for target in targets]
@@ -183,6 +187,37 @@ def nominate(
         if progress is not None:
             progress(first + count - start, stop - start)
     return [one.nominees for one in running]
+
+
+def _nominate_fused(
+    targets: Sequence[Target],
+    start: int,
+    stop: int,
+    seed: int,
+    stage: int,
+    device: torch.device,
+    progress: Progress | None,
+) -> list[Nominees]:
+    """One target after the other: the kernel makes its candidates as it goes, and keeps none."""
+
+    def plain(target: Target, first: int, end: int) -> Nominees:
+        found = _Running(target, device)
+        for low in range(first, end, default_chunk(device)):
+            count = min(default_chunk(device), end - low)
+            found.look(low, chunk_candidates(target.proposal, low, count, seed, stage, device))
+        return found.nominees
+
+    total, nominees = len(targets) * (stop - start), []
+    for number, target in enumerate(targets):
+        told = None if progress is None else partial(_told, progress, number * (stop - start), total)
+        nominees.append(
+            fused.nominate(target, start, stop, plain, seed=seed, stage=stage, device=device, progress=told)
+        )
+    return nominees
+
+
+def _told(progress: Progress, before: int, total: int, done: int) -> None:
+    progress(before + done, total)
 
 
 def decide(
