@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from rcccodec.channel import fused
+from rcccodec.channel.arithmetic import full_float32
 from rcccodec.channel.distances import (
     CentredBlocks,
     candidates_at,
@@ -152,6 +153,7 @@ def select(
     ]
 
 
+@full_float32()
 def nominate(
     targets: Sequence[Target],
     start: int,
@@ -220,6 +222,7 @@ def _told(progress: Progress, before: int, total: int, done: int) -> None:
     progress(before + done, total)
 
 
+@full_float32()
 def decide(
     nominees: Nominees,
     target: Target,

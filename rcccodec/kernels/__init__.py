@@ -1,7 +1,9 @@
 """Triton kernels, for CUDA devices where Triton is installed; everything also exists in plain torch.
 
 usable              whether the kernels of a device are to be used; the one place that chooses
+launching_on        the device that a launch goes to
 latents             `rcccodec.randomness.standard_normals`
+arrivals            `rcccodec.randomness.exponentials`
 gaussian_search     the search over the exact Gaussian proposal
 
 Nothing here imports Triton but the modules of kernels themselves, which are imported where they are called.
@@ -10,6 +12,7 @@ Nothing here imports Triton but the modules of kernels themselves, which are imp
 import importlib.util
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
 import torch
@@ -21,6 +24,12 @@ def usable(device: torch.device) -> bool:
     ``RCC_KERNELS=0`` in the environment turns all kernels off.
     """
     return device.type == "cuda" and os.environ.get("RCC_KERNELS") != "0" and _passes(str(device))
+
+
+def launching_on(device: str | torch.device) -> AbstractContextManager[None]:
+    """Within it kernels go to this device; Triton itself looks at the current one, not at its arguments."""
+    place = torch.device(device)
+    return torch.cuda.device(place) if place.type == "cuda" else nullcontext()
 
 
 @lru_cache(maxsize=8)

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rcccodec.kernels import launching_on
+
 CANDIDATES_PER_PROGRAM = 512
 
 
@@ -17,9 +19,9 @@ def gaps(seed: int, start: int, count: int, stream: int, device: str | torch.dev
     Invariant: of the same uniforms; the last bit of the logarithm may differ.
     """
     out = torch.empty(count, dtype=torch.float64, device=device)
-    _gaps[(triton.cdiv(count, CANDIDATES_PER_PROGRAM),)](
-        out, seed, start, count, stream, CANDIDATES=CANDIDATES_PER_PROGRAM
-    )
+    grid = (triton.cdiv(count, CANDIDATES_PER_PROGRAM),)
+    with launching_on(device):
+        _gaps[grid](out, seed, start, count, stream, CANDIDATES=CANDIDATES_PER_PROGRAM)
     return out
 
 

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rcccodec.kernels import launching_on
 from rcccodec.kernels.philox import normal_tile
 from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.randomness import normal_table
@@ -108,12 +109,13 @@ def search_range(
     indices = torch.empty(ranges, blocks, dtype=torch.int64, device=device)
     tile = min(MAX_BLOCKS_PER_PROGRAM, max(16, triton.next_power_of_2(blocks)))
     padded = of_blocks.cross.shape[1]
-    _search[(ranges, triton.cdiv(blocks, tile))](
-        of_blocks.cross, of_blocks.square, offsets.contiguous(), normal_table(str(device)),
-        scores, indices, runners_up, seed, stream, start, n, blocks, padded,
-        TILE=tile, STEP=CANDIDATES_PER_STEP, PER_PROGRAM=per_program,
-        DIMS=_dims_per_step(padded), PRECISION=precision, num_warps=8,
-    )  # fmt: skip
+    with launching_on(device):
+        _search[(ranges, triton.cdiv(blocks, tile))](
+            of_blocks.cross, of_blocks.square, offsets.contiguous(), normal_table(str(device)),
+            scores, indices, runners_up, seed, stream, start, n, blocks, padded,
+            TILE=tile, STEP=CANDIDATES_PER_STEP, PER_PROGRAM=per_program,
+            DIMS=_dims_per_step(padded), PRECISION=precision, num_warps=8,
+        )  # fmt: skip
     return _joined(scores, indices, runners_up)
 
 

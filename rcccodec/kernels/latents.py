@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from rcccodec.kernels import launching_on
 from rcccodec.kernels.philox import normal_tile
 from rcccodec.randomness import normal_table
 
@@ -36,10 +37,11 @@ def normals(seed: int, indices: Tensor, dim: int, stream: int) -> Tensor:
     out = torch.empty(n, dim, dtype=torch.float32, device=indices.device)
     blocks = min(MAX_BLOCKS_PER_PROGRAM, triton.next_power_of_2(num_blocks))
     grid = (triton.cdiv(n, CANDIDATES_PER_PROGRAM), triton.cdiv(num_blocks, blocks))
-    _normals[grid](
-        out, indices.contiguous(), normal_table(str(indices.device)), seed, stream, n, dim,
-        CANDIDATES=CANDIDATES_PER_PROGRAM, BLOCKS=blocks,
-    )  # fmt: skip
+    with launching_on(indices.device):
+        _normals[grid](
+            out, indices.contiguous(), normal_table(str(indices.device)), seed, stream, n, dim,
+            CANDIDATES=CANDIDATES_PER_PROGRAM, BLOCKS=blocks,
+        )  # fmt: skip
     return out
 
 
