@@ -3,7 +3,10 @@
 RCC_KERNEL_DEVICE names the device: ``cpu`` with TRITON_INTERPRET=1, or ``cuda``.
 """
 
+import importlib
 import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -219,3 +222,13 @@ def test_a_tie_sends_its_chunk_and_its_blocks_alone_to_the_plain_search() -> Non
     nearest = (x.double() - y[None]).square().argmin(dim=1)
     assert torch.equal(selection.indices, nearest)
     assert int(selection.indices[0]) == low < high
+
+
+def test_the_rows_of_the_bench_time_every_arithmetic() -> None:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+    gpu = importlib.import_module("gpu")
+    proposal = GaussianProposal(np.full(8, 2.0), 1.0)
+    x = plain_normals(0, torch.arange(2), 8, 0)
+    rows = gpu.kernel_rows(x, proposal, 64, 2.0, {"float32": 1.0}, 1, DEVICE)
+    assert [row["row"].split()[-1] for row in rows] == ["ieee", "tf32x3", "tf32"]
+    assert all(row["share_of_float32_peak"] == 2 * row["rate"] for row in rows)
