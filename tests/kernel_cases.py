@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from rcccodec.channel import Selection, candidates_at, fused
-from rcccodec.channel.nominees import Nominees
+from rcccodec.channel.nominees import Nominees, merge
 from rcccodec.channel.search import decide, nominate
 from rcccodec.channel.target import Target, channel_target, cost_target
 from rcccodec.kernels import arrivals, gaussian_search, latents, usable
@@ -222,6 +222,23 @@ def test_a_tie_sends_its_chunk_and_its_blocks_alone_to_the_plain_search() -> Non
     nearest = (x.double() - y[None]).square().argmin(dim=1)
     assert torch.equal(selection.indices, nearest)
     assert int(selection.indices[0]) == low < high
+
+
+def test_ranges_searched_apart_decide_as_one() -> None:
+    proposal, n, seed = GaussianProposal(np.array([3.0, 2.0]), 1.0), 320, 11
+    x = plain_normals(4, torch.arange(9), 2, 9)
+    target = channel_target(x, proposal, beta=1.0, coder="pfr", seed=seed, num_candidates=n, stage=2)
+    ways = {"seed": seed, "stage": 2, "device": torch.device(DEVICE), "chunk": 64}
+    parts = [fused.nominate(target, a, b, not_needed, **ways) for a, b in ((192, 320), (0, 192), (7, 7))]
+    whole = decide(nominate([target], 0, n, seed=seed, stage=2)[0], target, seed=seed, stage=2)
+    apart = decide(merge(parts), target, seed=seed, stage=2)
+    assert torch.equal(apart.indices, whole.indices)
+    assert torch.equal(apart.certified, whole.certified)
+    assert not torch.equal(decide(parts[0], target, seed=seed, stage=2).indices, whole.indices)
+
+
+def not_needed(target: Target, first: int, end: int) -> Nominees:
+    raise AssertionError("no two candidates are that near")
 
 
 def test_the_rows_of_the_bench_time_every_arithmetic() -> None:
