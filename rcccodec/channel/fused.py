@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from rcccodec import kernels
+from rcccodec.channel.distances import chunk_candidates, default_chunk
 from rcccodec.channel.nominees import Nominees, merge
+from rcccodec.channel.running import Running
 from rcccodec.channel.target import Target, offsets_of
 from rcccodec.channel.weights import LogWeights
 from rcccodec.proposals.gaussian import GaussianProposal
@@ -32,6 +35,37 @@ def applies(targets: Sequence[Target], device: torch.device) -> bool:
     """Whether :func:`nominate` can take these targets on this device."""
     exact = all(type(target.proposal) is GaussianProposal for target in targets)
     return exact and all(len(target.x) for target in targets) and kernels.usable(device)
+
+
+def nominate_all(
+    targets: Sequence[Target],
+    start: int,
+    stop: int,
+    seed: int,
+    stage: int,
+    device: torch.device,
+    progress: Callable[[int, int], None] | None,
+) -> list[Nominees]:
+    """One target after the other: the kernel makes their candidates as it goes, and keeps none."""
+
+    def plain(target: Target, first: int, end: int) -> Nominees:
+        found = Running(target, device)
+        for low in range(first, end, default_chunk(device)):
+            count = min(default_chunk(device), end - low)
+            found.look(low, chunk_candidates(target.proposal, low, count, seed, stage, device))
+        return found.nominees
+
+    nominees = []
+    for number, target in enumerate(targets):
+        told = None if progress is None else partial(_tell, progress, number, len(targets), stop - start)
+        nominees.append(
+            nominate(target, start, stop, plain, seed=seed, stage=stage, device=device, progress=told)
+        )
+    return nominees
+
+
+def _tell(progress: Callable[[int, int], None], number: int, targets: int, count: int, done: int) -> None:
+    progress(number * count + done, targets * count)
 
 
 def nominate(
