@@ -17,7 +17,7 @@ from rcccodec import kernels
 
 HERE = Path(__file__).parent
 needs_triton = pytest.mark.skipif(
-    importlib.util.find_spec("triton") is None, reason="Triton has no wheel for this platform"
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed (it exists for Linux only)"
 )
 
 
