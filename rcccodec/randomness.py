@@ -18,6 +18,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from rcccodec import kernels
+
 WORD_MASK = 0xFFFFFFFF
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -68,9 +70,19 @@ def standard_normals(seed: int, indices: Tensor, dim: int, stream: int) -> Tenso
     _check_stream(stream)
     if indices.dtype != torch.int64 or indices.dim() != 1:
         raise ValueError(f"indices must be int64 (n,), got {indices.dtype} {tuple(indices.shape)}")
-    n, num_blocks = indices.shape[0], -(-dim // DIMS_PER_BLOCK)
+    n = indices.shape[0]
     if n == 0 or dim == 0:
         return torch.empty(n, dim, dtype=torch.float32, device=indices.device)
+    if kernels.usable(indices.device):
+        from rcccodec.kernels.latents import normals
+
+        return normals(seed, indices, dim, stream)
+    return plain_normals(seed, indices, dim, stream)
+
+
+def plain_normals(seed: int, indices: Tensor, dim: int, stream: int) -> Tensor:
+    """:func:`standard_normals` in plain torch, of arguments that it has checked and that are not empty."""
+    n, num_blocks = indices.shape[0], -(-dim // DIMS_PER_BLOCK)
     table = normal_table(str(indices.device))
     blocks = torch.arange(num_blocks, device=indices.device)
     out = torch.empty(n, num_blocks * DIMS_PER_BLOCK, dtype=torch.float32, device=indices.device)

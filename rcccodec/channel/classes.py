@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcccodec.channel.arithmetic import full_float32
 from rcccodec.channel.distances import (
     CentredBlocks,
     chunk_candidates,
@@ -40,6 +41,7 @@ class MinCostChoice:
     settled: bool
 
 
+@full_float32()
 def best_per_class(
     x: Tensor,
     proposal: Proposal,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from rcccodec.channel.arithmetic import full_float32
 from rcccodec.proposals import Proposal
 from rcccodec.randomness import standard_normals
 
@@ -72,6 +73,7 @@ def score_tiles(
         yield slice(first, first + part.shape[0]), scores
 
 
+@full_float32()
 def chunk_candidates(
     proposal: Proposal,
     start: int,

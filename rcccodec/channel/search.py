@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcccodec.channel import fused
+from rcccodec.channel.arithmetic import full_float32
 from rcccodec.channel.coarse import (
     CALIBRATION_COLUMNS,
     EXACT,
@@ -152,6 +154,7 @@ def select(
     ]
 
 
+@full_float32()
 def nominate(
     targets: Sequence[Target],
     start: int,
@@ -177,6 +180,8 @@ def nominate(
         Nominees a target; merged over ranges that make up 0 .. N - 1, they go to :func:`decide`.
     """
     place = torch.device(device)
+    if fused.applies(targets, place):
+        return fused.nominate_all(targets, start, stop, seed, stage, place, progress)
     chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
     make = partial(chunk_candidates, proposal, seed=seed, stage=stage, device=place)
@@ -246,6 +251,7 @@ def _tell(progress: Progress | None, done: int, total: int) -> None:
         progress(done, total)
 
 
+@full_float32()
 def decide(
     nominees: Nominees,
     target: Target,
