@@ -13,6 +13,12 @@ from rcccodec.commands import bench, compress, console, decompress, inspect, ref
 from rcccodec.errors import LimitError, RccError
 
 
+def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        console.say(f"rcc, version {rcccodec.__version__}")
+        context.exit()
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=console.examples(
@@ -22,7 +28,14 @@ from rcccodec.errors import LimitError, RccError
         "rcc COMMAND --help",
     ),
 )
-@click.version_option(rcccodec.__version__, prog_name="rcc")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 def rcc() -> None:
     """Lossy image compression by reverse channel coding: nothing is quantised, the index of a shared random
     candidate is sent.
