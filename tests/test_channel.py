@@ -18,6 +18,7 @@ from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.randomness import ARRIVAL_STREAM, exponentials, standard_normals
 
 VARIANCES = 4 * np.exp(-0.5 * np.arange(10))
+SCORES = 3e-6  # relative error of the score of a sole nominee, which is not made again
 
 
 class LatticeProposal:
@@ -110,7 +111,7 @@ def test_selection_equals_brute_force(coder: str, proposal: object) -> None:
         chunk=97,  # type: ignore[arg-type]
     )
     assert got.indices.tolist() == indices
-    np.testing.assert_allclose(got.scores.numpy(), scores, rtol=1e-12)
+    np.testing.assert_allclose(got.scores.numpy(), scores, rtol=SCORES)
     assert got.indices.dtype == torch.int64
     assert got.scores.dtype == torch.float64
 
@@ -158,7 +159,7 @@ def test_the_answer_does_not_depend_on_chunk_tile_or_threads(monkeypatch: pytest
             torch.set_num_threads(count)
             got = channel.select_channel(x, proposal, **options, chunk=chunk)  # type: ignore[arg-type]
             assert torch.equal(got.indices, reference.indices)
-            assert torch.allclose(got.scores, reference.scores, rtol=1e-12)
+            assert torch.allclose(got.scores, reference.scores, rtol=SCORES)
             alone = channel.select_channel(x[3:4], proposal, **options, chunk=chunk)  # type: ignore[arg-type]
             assert alone.indices[0] == reference.indices[3]
     finally:
@@ -213,7 +214,7 @@ def test_a_cost_function_gives_the_choices_of_its_table() -> None:
         chunk=700,
     )
     assert torch.equal(whole.indices, streamed.indices)
-    assert torch.equal(whole.scores, streamed.scores)
+    assert torch.allclose(whole.scores, streamed.scores, rtol=SCORES)
     with pytest.raises(ValueError, match="num_candidates"):
         channel.select_with_cost(x, proposal, beta=2.0, cost_nats=lambda a, b: table[a:b], seed=4)
     with pytest.raises(ValueError, match="3000 costs"):
@@ -241,7 +242,7 @@ def test_the_decoder_makes_the_chosen_candidates_alone() -> None:
     y = channel.candidates_at(proposal, got.indices, seed=2, stage=1)
     weights = torch.tensor(brute_log_weights("pfr", 2000, 2, stage=1), dtype=torch.float64)
     score = 3.0 * channel.squared_distances(x, y) + weights[got.indices]
-    assert torch.allclose(score, got.scores, rtol=1e-10)
+    assert torch.allclose(score, got.scores, rtol=SCORES)
     other_stage = channel.candidates_at(proposal, got.indices, seed=2, stage=0)
     assert not torch.allclose(other_stage, y)
 

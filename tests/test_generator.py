@@ -12,6 +12,7 @@ from rcccodec.proposals.generator import (
     GeneratorSpec,
     build_generator,
 )
+from rcccodec.proposals.precision import coarse_dtype
 from rcccodec.randomness import standard_normals
 
 SIGMOID = GeneratorSpec("mlp", (4, 4, 3), 5, 16, 2, "sigmoid", None, (0.2, 2.0))
@@ -146,6 +147,22 @@ def test_the_type_of_the_latents_is_that_of_the_candidates(spec: GeneratorSpec, 
     assert proposal.synthesise(y).shape == (9, spec.dim)
     if spec.output == "sigmoid" or spec.arch == "dcgan":
         assert 0 <= y.min() <= y.max() <= 1
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_coarse_candidates_are_the_exact_ones_up_to_bfloat16(spec: GeneratorSpec):
+    proposal, z = GeneratorProposal(made(spec).at_slope(1.0)), latents(spec, 64)
+    exact, coarse = proposal.candidates(z), proposal.candidates(z.bfloat16())
+    assert coarse.dtype == torch.bfloat16
+    spread = (exact - exact.mean(0)).square().mean().sqrt()
+    error = (coarse.double() - exact).square().mean().sqrt()
+    assert 0 < error < 0.03 * spread + 2.0**-9 * exact.abs().mean()  # 0: not made in bfloat16 at all
+    assert (coarse[1:].double() - exact[:-1]).square().mean().sqrt() > 10 * error  # the control
+
+
+def test_the_precision_of_a_coarse_pass_is_one_that_proposals_take():
+    assert coarse_dtype() == coarse_dtype("cpu") in (torch.float32, torch.bfloat16)
+    assert coarse_dtype("meta") == torch.float32
 
 
 @pytest.mark.parametrize("spec", ALL)

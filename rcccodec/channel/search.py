@@ -1,15 +1,18 @@
 """Streaming search for the candidate that a block is sent as; memory does not grow with the candidates.
 
-    seed -> chunk of latents -> chunk of candidates -> one matrix product with all blocks -> running minimum
-                                                   (ln W_i, or the cost of index i) -^
+    nominate:  seed -> chunk of latents -> chunk of candidates -> one product with all blocks -> nominees
+                                              (ln W_i, or the cost of index i) -^
+    decide:    nominees -> made again alone, as a decoder makes them -> the best of every block
 
-The product is float32 and only nominates: every nominee within its rounding error of the best is made again
-alone in float64, as a decoder makes it, and the exact score decides. So the choice does not depend on the
-chunk, the tile or the number of threads.
+Reduced precision only nominates: every candidate within the error of the best stays, and where several do
+the exact score decides. So the choice does not depend on the chunk, the tile, the number of threads, or on
+how the candidates were divided into ranges.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,28 +20,30 @@ from torch import Tensor
 
 from rcccodec.channel.distances import (
     CentredBlocks,
+    candidates_at,
     chunk_candidates,
     default_chunk,
-    exact_candidates,
     squared_distances,
 )
-from rcccodec.channel.weights import Coder, log_weights
+from rcccodec.channel.nominees import Nominees, lowest, merge
+from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target, offsets_of
+from rcccodec.channel.weights import Coder
 from rcccodec.proposals import Proposal
 
 Progress = Callable[[int, int], None]  # (candidates done, candidates in all)
-CostOfRange = Callable[[int, int], Tensor | np.ndarray]  # (start, stop) -> nats, (stop - start,)
 
 _ROUNDING = 2.0**-18  # relative error allowed to a float32 score, generously
 _TIES_KEPT = 8  # nominees a block keeps from one chunk, lowest indices first
+_REMADE_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Selection:
     """The chosen candidate of every block.
 
-    indices: int64 (B,), 0-based. scores: float64 (B,), ``beta d + ln W`` (or ``beta d + cost``), in nats.
+    indices: int64 (B,), 0-based. scores: float64 (B,), ``beta d + ln W`` (or ``beta d + cost``), in nats, to
+    the accuracy of float32.
     certified: bool (B,), True where no candidate beyond the search can win (PFR only, else all False).
-    All on the CPU.
     """
 
     indices: Tensor
@@ -81,13 +86,10 @@ def select_channel(
     A PFR choice is certified when ``ln W_N >= min_i (ln W_i + beta d_i)``: later weights are larger and
     d >= 0, so the search over the infinite process would end the same.
     """
-    chunk = chunk or default_chunk(device)
-    weights = log_weights(coder, num_candidates, seed=seed, stage=stage, chunk=chunk)
-    indices, scores, last = _search(
-        x, proposal, beta, weights, seed, stage, num_candidates, torch.device(device), progress
+    target = channel_target(
+        x, proposal, beta=beta, coder=coder, seed=seed, num_candidates=num_candidates, stage=stage
     )
-    certified = scores <= last if coder == "pfr" else torch.zeros_like(scores, dtype=torch.bool)
-    return Selection(indices, scores, certified)
+    return select([target], num_candidates, seed, stage, chunk, device, progress)[0]
 
 
 def select_with_cost(
@@ -125,120 +127,167 @@ def select_with_cost(
             raise ValueError(f"{len(cost_nats)} costs for {num_candidates} candidates")
         whole, num_candidates = cost_nats, len(cost_nats)
         cost_of = lambda start, stop: whole[start:stop]  # noqa: E731
-    pieces = _cost_pieces(cost_of, num_candidates, chunk or default_chunk(device))
-    indices, scores, _ = _search(
-        x, proposal, beta, pieces, seed, stage, num_candidates, torch.device(device), progress
-    )
-    return Selection(indices, scores, torch.zeros_like(scores, dtype=torch.bool))
+    target = cost_target(x, proposal, beta=beta, cost_nats=cost_of)
+    return select([target], num_candidates, seed, stage, chunk, device, progress)[0]
 
 
-def _cost_pieces(cost_of: CostOfRange, num_candidates: int, chunk: int) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, num_candidates, chunk):
-        cost = cost_of(start, min(start + chunk, num_candidates))
-        yield start, torch.as_tensor(cost, dtype=torch.float64, device="cpu")
-
-
-def _search(
-    x: Tensor,
-    proposal: Proposal,
-    beta: float,
-    offsets: Iterable[tuple[int, Tensor]],
-    seed: int,
-    stage: int,
+def select(
+    targets: Sequence[Target],
     num_candidates: int,
-    device: torch.device,
-    progress: Progress | None,
-) -> tuple[Tensor, Tensor, float]:
-    """argmin_i beta d(x, y_i) + offset_i; returns (indices, scores, the last offset)."""
-    frame = CentredBlocks(x, device)
-    nominees = _Nominees(_ROUNDING * (1.0 + 4.0 * beta * frame.square_norms))
-    last = -np.inf
-    for start, offset in offsets:
-        y = chunk_candidates(proposal, start, offset.numel(), seed, stage, device)
-        y_centred = frame.centre(y)
-        row = beta * y_centred.square().sum(dim=1) + offset.to(device, torch.float32)
-        for tile, scores in frame.tiles(y_centred, row, -2.0 * beta):
-            nominees.take(tile, scores)
-        last = float(offset[-1])
-        nominees.remember(start, offset)
+    seed: int,
+    stage: int = 0,
+    chunk: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> list[Selection]:
+    """A Selection for every target from one pass over one codebook."""
+    found = nominate(
+        targets, 0, num_candidates, seed=seed, stage=stage, chunk=chunk, device=device, progress=progress
+    )
+    return [
+        decide(nominees, target, seed=seed, stage=stage, device=device)
+        for nominees, target in zip(found, targets, strict=True)
+    ]
+
+
+def nominate(
+    targets: Sequence[Target],
+    start: int,
+    stop: int,
+    *,
+    seed: int,
+    stage: int = 0,
+    chunk: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress | None = None,
+) -> list[Nominees]:
+    """The candidates start .. stop - 1 that may be the best of each target, made once for all targets.
+
+    Args:
+        targets: their proposals make the leading coordinates of the widest one's candidates, from the
+            leading latents (one draw of a joint proposal).
+        others: as in :func:`select_channel`; progress counts candidates from ``start``.
+
+    Returns:
+        Nominees a target; merged over ranges that make up 0 .. N - 1, they go to :func:`decide`.
+    """
+    place = torch.device(device)
+    chunk = chunk or default_chunk(place)
+    proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
+    running = [_Running(target, place) for target in targets]
+    for first in range(start, stop, chunk):
+        count = min(chunk, stop - first)
+        y = chunk_candidates(proposal, first, count, seed, stage, place)
+        for one in running:
+            one.look(first, y)
         if progress is not None:
-            progress(start + offset.numel(), num_candidates)
-    rows, columns, cost = nominees.merged()
-    unique, inverse = torch.unique(columns, return_inverse=True)
-    made = exact_candidates(proposal, unique, seed, stage, device)
-    exact = beta * squared_distances(x.cpu()[rows], made[inverse]) + cost
-    return *_lowest(rows, columns, exact, x.shape[0]), last
+            progress(first + count - start, stop - start)
+    return [one.nominees for one in running]
 
 
-class _Nominees:
-    """Per block, the candidates whose float32 score is within its rounding error of the best so far."""
+def decide(
+    nominees: Nominees,
+    target: Target,
+    *,
+    seed: int,
+    stage: int = 0,
+    device: str | torch.device = "cpu",
+) -> Selection:
+    """The best candidate of every block of a target from the nominees of all candidates.
 
-    def __init__(self, tolerance: Tensor) -> None:
-        self._tolerance = tolerance.to(torch.float32)
-        self._best = torch.full_like(self._tolerance, torch.inf)
-        self._fresh: list[tuple[Tensor, Tensor, Tensor]] = []  # rows, columns in chunk, score
-        self._rows = torch.empty(0, dtype=torch.int64)
-        self._columns = torch.empty(0, dtype=torch.int64)
-        self._approximate = torch.empty(0, dtype=torch.float32)
-        self._cost = torch.empty(0, dtype=torch.float64)
+    Only blocks with several nominees left, or with a certificate in doubt, have theirs made again in float64.
 
-    def take(self, rows: slice, scores: Tensor) -> None:
+    Raises:
+        ValueError: some block has no candidate of finite score.
+    """
+    place, num_blocks = torch.device(device), len(target.x)
+    nominees = nominees.pruned()
+    doubtful = torch.bincount(nominees.rows, minlength=num_blocks)[nominees.rows] > 1
+    if target.certifies:
+        doubtful |= (nominees.scores - nominees.last).abs() <= nominees.errors
+    scores = nominees.scores.clone()
+    which = doubtful.nonzero()[:, 0]
+    scores[which] = _remade(nominees.taken(which), target, seed, stage, place, torch.float64)
+    best = lowest(nominees.rows, nominees.columns, scores, num_blocks)
+    scores = scores[best]
+    certified = scores <= nominees.last if target.certifies else torch.zeros(num_blocks, dtype=torch.bool)
+    return Selection(nominees.columns[best], scores, certified)
+
+
+def _remade(
+    nominees: Nominees, target: Target, seed: int, stage: int, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """Scores of the nominees from candidates made alone in ``dtype``, float64 (n,)."""
+    unique, inverse = torch.unique(nominees.columns, return_inverse=True)
+    order = torch.argsort(inverse, stable=True)
+    scores = torch.empty(len(order), dtype=torch.float64)
+    x, ends = target.x.cpu(), torch.bincount(inverse, minlength=len(unique)).cumsum(0)
+    for first in range(0, len(unique), _REMADE_AT_ONCE):
+        part = unique[first : first + _REMADE_AT_ONCE]
+        with torch.no_grad():
+            y = candidates_at(target.proposal, part.to(device), seed=seed, stage=stage, dtype=dtype).cpu()
+        low, high = int(ends[first - 1]) if first else 0, int(ends[first + len(part) - 1])
+        for which in order[low:high].split(_REMADE_AT_ONCE):
+            far = squared_distances(x[nominees.rows[which]], y[inverse[which] - first])
+            scores[which] = target.beta * far + nominees.offsets[which]
+    return scores
+
+
+class _Running:
+    """One target while its candidates pass by."""
+
+    def __init__(self, target: Target, device: torch.device) -> None:
+        self.target, self.device = target, device
+        self.nominees = Nominees.none(len(target.x))
+        self._frame = CentredBlocks(target.x, device)
+        self._norms = target.beta * self._frame.square_norms  # what the running scores leave out
+        self._tolerance = (_ROUNDING * (1.0 + 4.0 * self._norms)).to(torch.float32)
+        self._ceilings = torch.full_like(self._tolerance, torch.inf)
+        self._fresh: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # rows, columns in chunk, score, error
+
+    def look(self, start: int, y: Tensor) -> None:
+        """At the candidates y (n, at least dim) from number ``start`` on."""
+        beta, offsets = self.target.beta, offsets_of(self.target, start, start + len(y))
+        y = self._frame.centre(y[:, : self.target.proposal.dim])
+        row = beta * y.square().sum(dim=1) + offsets.to(self.device, torch.float32)
+        for tile, scores in self._frame.tiles(y, row, -2.0 * beta):
+            self._take(tile, scores)
+        self._remember(start, offsets)
+
+    def _take(self, rows: slice, scores: Tensor) -> None:
         """Look at one tile of scores, (blocks, candidates of the chunk)."""
-        low, where = scores.min(dim=1)
-        best = self._best[rows]
-        slack = self._tolerance[rows] + _ROUNDING * torch.minimum(low, best).abs()
-        live = ((low <= best + slack) & low.isfinite()).nonzero()[:, 0]
-        torch.minimum(best, low, out=best)
+        ceilings, tolerance = self._ceilings[rows], self._tolerance[rows]
+        low = scores.amin(dim=1)
+        error = tolerance + _ROUNDING * low.abs()
+        live = ((low - error <= ceilings) & low.isfinite()).nonzero()[:, 0]
         if not live.numel():
             return
-        close = scores[live] <= (best + slack)[live, None]
+        ceilings[live] = torch.minimum(ceilings[live], (low + error)[live])
+        error = tolerance[live, None] + _ROUNDING * scores[live].abs()
+        close = scores[live] - error <= ceilings[live, None]
         close &= close.cumsum(dim=1, dtype=torch.int32) <= _TIES_KEPT
-        close[torch.arange(live.numel(), device=live.device), where[live]] = True
+        close[torch.arange(live.numel(), device=live.device), scores[live].argmin(dim=1)] = True
         which, column = close.nonzero(as_tuple=True)
         row = live[which]
-        self._fresh.append(((row + rows.start).cpu(), column.cpu(), scores[row, column].cpu()))
+        parts = (row + rows.start, column, scores[row, column], error[which, column])
+        self._fresh.append(tuple(part.cpu() for part in parts))
 
-    def remember(self, start: int, offset: Tensor) -> None:
+    def _remember(self, start: int, offsets: Tensor) -> None:
         """Close a chunk: attach exact offsets to its nominees and drop those that have fallen behind."""
+        last = float(offsets[-1]) if self.target.rising else -torch.inf
         if not self._fresh:
+            self.nominees = replace(self.nominees, last=last)
             return
-        rows, columns, approximate = (torch.cat(parts) for parts in zip(*self._fresh, strict=True))
+        rows, columns, scores, errors = (torch.cat(parts) for parts in zip(*self._fresh, strict=True))
         self._fresh = []
-        self._rows = torch.cat([self._rows, rows])
-        self._columns = torch.cat([self._columns, columns + start])
-        self._approximate = torch.cat([self._approximate, approximate])
-        self._cost = torch.cat([self._cost, offset[columns]])
-        best = self._best.cpu()[self._rows]
-        slack = self._tolerance.cpu()[self._rows] + _ROUNDING * best.abs()
-        self._keep((self._approximate <= best + slack).nonzero()[:, 0])
-        self._keep(_first_of_each(self._rows, self._columns, 4 * _TIES_KEPT))
-
-    def merged(self) -> tuple[Tensor, Tensor, Tensor]:
-        """(block rows, candidate indices, exact offsets) of all that are left."""
-        return self._rows, self._columns, self._cost
-
-    def _keep(self, which: Tensor) -> None:
-        self._rows, self._columns = self._rows[which], self._columns[which]
-        self._approximate, self._cost = self._approximate[which], self._cost[which]
-
-
-def _first_of_each(rows: Tensor, columns: Tensor, limit: int) -> Tensor:
-    """Positions that keep at most ``limit`` entries a row, lowest columns first."""
-    order = torch.argsort(columns, stable=True)
-    order = order[torch.argsort(rows[order], stable=True)]
-    counts = torch.bincount(rows)
-    rank = torch.arange(rows.numel()) - (counts.cumsum(0) - counts)[rows[order]]
-    return order[rank < limit]
-
-
-def _lowest(rows: Tensor, columns: Tensor, scores: Tensor, num_blocks: int) -> tuple[Tensor, Tensor]:
-    """Per row the smallest score, lowest column at ties."""
-    order = torch.argsort(columns, stable=True)
-    order = order[torch.argsort(scores[order], stable=True)]
-    order = order[torch.argsort(rows[order], stable=True)]
-    first = torch.ones(order.numel(), dtype=torch.bool)
-    first[1:] = rows[order][1:] != rows[order][:-1]
-    winners = order[first]
-    if winners.numel() != num_blocks:
-        raise ValueError("some block has no candidate of finite score")
-    return columns[winners], scores[winners]
+        norms, ceilings = self._norms.cpu(), self._ceilings.cpu().double() + self._norms.cpu()
+        fresh = Nominees(
+            rows,
+            columns + start,
+            scores.double() + norms[rows],
+            errors.double(),
+            offsets[columns],
+            ceilings,
+            last,
+        )
+        self.nominees = merge([self.nominees, fresh]).pruned(4 * _TIES_KEPT)
