@@ -112,6 +112,9 @@ def compress(
     same command goes on. For one file an image it keeps what OUT/.rcc-folder.jsonl says was made of the same
     image (by SHA-256), model and options, and goes past images that cannot be read, with exit code 3; for an
     archive, finished parts of the search lie in .OUT.parts beside OUT until the end.
+
+    torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
+    share the candidates of every search. The file is the same.
     """
     if sum(value is not None for value in (beta, quality, target_bits, target_psnr)) > 1:
         raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
@@ -138,31 +141,39 @@ def compress(
             console.resolve_device(device),
         )  # fmt: skip
 
-    if folder is not None:
-        if mirrors:
-            from rcccodec.commands.compress_folder import compress_folder
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (mirrors or processes > 1 or "-" in inputs):
+        raise click.UsageError("torchrun shares the search of one file: no --jobs, no folder OUT, no -")
+    if mirrors:
+        from rcccodec.commands.compress_folder import compress_folder
 
-            compress_folder(
-                folder, Path(output), request(), jobs=processes, overwrite=not no_overwrite, as_json=as_json,
-                quiet=quiet,
-            )  # fmt: skip
-            return
+        compress_folder(
+            folder, Path(output), request(), jobs=processes, overwrite=not no_overwrite, as_json=as_json,
+            quiet=quiet,
+        )  # fmt: skip
+        return
+    if folder is not None:
         inputs = tuple(str(folder / name) for name in list_files(folder, PICTURES))
     images = _read_images(inputs, quiet)
 
     from rcccodec.bundle import load_model
     from rcccodec.parts import choose_in_parts
+    from rcccodec.ranks import joined, shared_search
 
-    asked = request()
     bundle = load_model(model)
     to_stderr = output == console.STANDARD_STREAM
-    keep = Path(output).with_name(f".{Path(output).name}.parts") if folder and not to_stderr else None
-    encoded = asked.encode(
-        images,
-        bundle,
-        progress=partial(console.progress_bar, "compress", quiet),
-        search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
-    )
+    with joined() as ranks, shared_search(ranks):
+        quiet = quiet or not ranks.is_first
+        keep = None
+        if folder is not None and not to_stderr and ranks.size == 1:
+            keep = Path(output).with_name(f".{Path(output).name}.parts")
+        encoded = request().encode(
+            images,
+            bundle,
+            progress=partial(console.progress_bar, "compress", quiet),
+            search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
+        )
+    if not ranks.is_first:
+        return
     for note in encoded.notes:
         console.remark(f"note: {note}", quiet)
     report = encoded.report
