@@ -99,7 +99,7 @@ def train_model(
             x,
             stage.training,
             checkpoint=checkpoint,
-            resume=resume and checkpoint.exists(),
+            resume=ranks.first_of(resume and checkpoint.exists()),
             device=device,
             report=None if report is None else (lambda p, s=s: report(s, p)),
             stop=stop,

@@ -185,7 +185,7 @@ def _train(
     optimizer = torch.optim.Adam(parameters, lr=plan.learning_rate)
     step, seconds, beta = 0, 0.0, plan.slopes[1]
     loss_bits, rate_bits, distortion = math.nan, math.nan, math.nan
-    if start_from is not None and not resume:
+    if start_from is not None and not resume and ranks.is_first:  # the others copy it
         tensors, _ = load_checkpoint(start_from)
         try:
             generator.load_state_dict(_under(tensors, "generator."))
@@ -193,7 +193,7 @@ def _train(
         except RuntimeError as error:
             raise ModelError(f"{start_from}: its networks have other sizes than this run's") from error
     if resume and checkpoint is not None:
-        tensors, values = load_checkpoint(checkpoint)
+        tensors, values = ranks.first_of(load_checkpoint(checkpoint) if ranks.is_first else None)
         if values.get("plan") != plan_values(plan):
             raise ModelError(
                 f"{checkpoint}: made by a run with other settings; start anew or give the same ones"
