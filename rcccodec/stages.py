@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from rcccodec.channel import Selection, select_channel, select_with_cost
+from rcccodec.channel import Target, channel_target, cost_target, select
 from rcccodec.channel.distances import default_chunk
 from rcccodec.images import to_channels
 from rcccodec.index_code import IndexCode
@@ -44,31 +44,39 @@ def choose(
         pad_to_multiple(to_channels(x, channels)[0].astype(np.float32) / 255, *settings.tile) for x in sources
     ]
     chosen, certified = [], []
-    searches = [_stage_searches(settings, s, [row[s] for row in counts]) for s in range(len(stages))]
-    total, done = sum(len(parts) for parts in searches), 0
     for s, stage in enumerate(stages):
         x = torch.from_numpy(np.concatenate([to_blocks(rest, stage.block) for rest in rests]))
         proposal = decoders[s] if device == "cpu" else stage.proposal(device)
         x = proposal.analyse(x.to(device)).cpu()
+        parts = _parts(settings, s, [row[s] for row in counts])
+        targets = [
+            _target(x[torch.from_numpy(which)], proposal, size, stage.beta, s, settings, code)
+            for size, code, which in parts
+        ]
+        selections = select(
+            targets,
+            settings.num_candidates,
+            settings.seed,
+            s,
+            chunk=max(1, default_chunk(device) // max(size for size, _, _ in parts)),  # as many draws at once
+            device=device,
+            progress=_shifted(progress, s * settings.num_candidates, len(stages)),
+        )
         addresses = np.zeros(len(x), np.int64)
-        for size, code, which in searches[s]:
-            told = _shifted(progress, done * settings.num_candidates, total)
-            rows = x[torch.from_numpy(which)]
-            found = _choose(rows, proposal, size, stage.beta, s, settings, code, device, told)
-            parts = (found.indices.numpy(), NO_INDICES) if size > 1 else (NO_INDICES, found.indices.numpy())
-            addresses[which] = to_addresses(*parts, size)
+        for (size, _, which), found in zip(parts, selections, strict=True):
+            indices = found.indices.numpy()
+            addresses[which] = to_addresses(
+                *((indices, NO_INDICES) if size > 1 else (NO_INDICES, indices)), size
+            )
             certified.append(np.repeat(found.certified.numpy(), size))
-            done += 1
         chosen.append(addresses)
         if s + 1 < len(stages):
             rests = _subtract(rests, decoders[s], addresses, stage.block, settings.seed, s)
     return chosen, float(np.concatenate(certified).mean())
 
 
-def _stage_searches(
-    settings: Settings, stage: int, counts: list[int]
-) -> list[tuple[int, IndexCode, np.ndarray]]:
-    """The searches of a stage: blocks an index, its code, and which of all blocks, bool (blocks,).
+def _parts(settings: Settings, stage: int, counts: list[int]) -> list[tuple[int, IndexCode, np.ndarray]]:
+    """The parts of a stage: blocks an index, its code, and which of all blocks, bool (blocks,).
 
     ``counts``: blocks of every group.
     """
@@ -81,7 +89,7 @@ def _stage_searches(
     return [part for part in parts if part[2].any()]
 
 
-def _choose(
+def _target(
     x: torch.Tensor,
     one: GeneratorProposal,
     size: int,
@@ -89,18 +97,17 @@ def _choose(
     stage: int,
     settings: Settings,
     code: IndexCode,
-    device: str,
-    progress: Progress | None,
-) -> Selection:
-    """One search of a stage: an index for each ``size`` rows of x."""
+) -> Target:
+    """What to search for: an index for each ``size`` rows of x. Draw 0 of a shared one is a block's own."""
     proposal = one if size == 1 else JointProposal(one, size)
     x = x.reshape(-1, proposal.dim)
-    common = {"beta": beta, "seed": settings.seed, "stage": stage, "device": device, "progress": progress}
-    common["chunk"] = max(1, default_chunk(device) // size)  # as many draws at once as without sharing
     if settings.coder == "mincost":
         cost = partial(_cost_nats, code)  # of a range at a time: memory must not grow with N
-        return select_with_cost(x, proposal, cost_nats=cost, num_candidates=settings.num_candidates, **common)
-    return select_channel(x, proposal, coder=settings.coder, num_candidates=settings.num_candidates, **common)
+        return cost_target(x, proposal, beta=beta, cost_nats=cost)
+    return channel_target(
+        x, proposal, beta=beta, coder=settings.coder, seed=settings.seed,
+        num_candidates=settings.num_candidates, stage=stage,
+    )  # fmt: skip
 
 
 def _cost_nats(code: IndexCode, start: int, stop: int) -> np.ndarray:
@@ -142,5 +149,5 @@ def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, sta
     return made[inverse.reshape(-1)]
 
 
-def _shifted(progress: Progress | None, offset: int, searches: int) -> Progress | None:
-    return None if progress is None else lambda done, n: progress(offset + done, searches * n)
+def _shifted(progress: Progress | None, offset: int, stages: int) -> Progress | None:
+    return None if progress is None else lambda done, n: progress(offset + done, stages * n)

@@ -40,7 +40,11 @@ class CentredBlocks:
         self.square_norms = centred.square().sum(dim=1)  # float64 (B,)
         self.x = centred.to(torch.float32)
         self.mean = self.mean.to(torch.float32)
-        self._buffer = torch.empty(0, device=device)
+        self.buffer = torch.empty(_TILE_SCORES_CPU if device.type == "cpu" else 0, device=device)
+
+    def keep(self, which: Tensor) -> None:
+        """Only the rows ``which``; the centre stays."""
+        self.x, self.square_norms = self.x[which], self.square_norms[which]
 
     def centre(self, y: Tensor) -> Tensor:
         """Candidates (n, dim) in the frame of the blocks."""
@@ -48,25 +52,39 @@ class CentredBlocks:
 
     def tiles(self, y_centred: Tensor, row: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
         """Yield (block rows, ``row + scale x y^T`` float32 (rows, n)); the next tile overwrites it."""
-        n = y_centred.shape[0]
         limit = _TILE_SCORES_CPU if y_centred.device.type == "cpu" else _TILE_SCORES_CUDA
-        height = max(1, min(self.x.shape[0], limit // max(1, n)))
-        if self._buffer.numel() < height * n:
-            self._buffer = torch.empty(height * n, device=y_centred.device)
-        for first in range(0, self.x.shape[0], height):
-            x = self.x[first : first + height]
-            scores = self._buffer[: x.shape[0] * n].view(x.shape[0], n)
-            torch.addmm(row, x, y_centred.T, alpha=scale, out=scores)
-            yield slice(first, first + x.shape[0]), scores
+        yield from score_tiles(self.x, y_centred, row, scale, self.buffer, limit)
+
+
+def score_tiles(
+    x: Tensor, y: Tensor, row: Tensor, scale: float, buffer: Tensor, limit: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows of x, ``row + scale x y^T``) in tiles of about ``limit`` scores, in ``buffer`` if it is
+    large enough."""
+    n = y.shape[0]
+    height = max(1, min(x.shape[0], limit // max(1, n)))
+    if buffer.numel() < height * n:
+        buffer = torch.empty(height * n, device=y.device)
+    for first in range(0, x.shape[0], height):
+        part = x[first : first + height]
+        scores = buffer[: part.shape[0] * n].view(part.shape[0], n)
+        torch.addmm(row, part, y.T, alpha=scale, out=scores)
+        yield slice(first, first + part.shape[0]), scores
 
 
 def chunk_candidates(
-    proposal: Proposal, start: int, count: int, seed: int, stage: int, device: torch.device
+    proposal: Proposal,
+    start: int,
+    count: int,
+    seed: int,
+    stage: int,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Candidates start .. start + count - 1 in float32 on ``device``, (count, dim)."""
+    """Candidates start .. start + count - 1 in ``dtype`` on ``device``, (count, dim)."""
     k = torch.arange(start, start + count, dtype=torch.int64, device=device)
     with torch.no_grad():
-        return candidates_at(proposal, k, seed=seed, stage=stage, dtype=torch.float32)
+        return candidates_at(proposal, k, seed=seed, stage=stage, dtype=dtype)
 
 
 def exact_candidates(

@@ -12,30 +12,32 @@ how the candidates were divided into ranges.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rcccodec.channel.distances import (
-    CentredBlocks,
-    candidates_at,
-    chunk_candidates,
-    default_chunk,
-    squared_distances,
+from rcccodec.channel.coarse import (
+    CALIBRATION_COLUMNS,
+    EXACT,
+    CalibrationError,
+    calibrate,
+    coarse_precision,
 )
-from rcccodec.channel.nominees import Nominees, lowest, merge
-from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target, offsets_of
+from rcccodec.channel.distances import chunk_candidates, default_chunk
+from rcccodec.channel.nominees import Nominees, lowest
+from rcccodec.channel.remake import remade_scores
+from rcccodec.channel.running import Running, TooClose
+from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target
 from rcccodec.channel.weights import Coder
 from rcccodec.proposals import Proposal
 from rcccodec.ranks import searching
 
 Progress = Callable[[int, int], None]  # (candidates done, candidates in all)
 
-_ROUNDING = 2.0**-18  # relative error allowed to a float32 score, generously
-_TIES_KEPT = 8  # nominees a block keeps from one chunk, lowest indices first
-_REMADE_AT_ONCE = 1024
+_WORTH_CALIBRATING = 8 * CALIBRATION_COLUMNS  # candidates of a range
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,7 @@ def nominate(
     stage: int = 0,
     chunk: int | None = None,
     device: str | torch.device = "cpu",
+    precision: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> list[Nominees]:
     """The candidates start .. stop - 1 that may be the best of each target, made once for all targets.
@@ -170,6 +173,8 @@ def nominate(
     Args:
         targets: their proposals make the leading coordinates of the widest one's candidates, from the
             leading latents (one draw of a joint proposal).
+        precision: float32, or bfloat16 for a coarse pass of candidates whose nominees are made again in
+            float32; None: what is faster. The decision is the same.
         others: as in :func:`select_channel`; progress counts candidates from ``start``.
 
     Returns:
@@ -178,15 +183,71 @@ def nominate(
     place = torch.device(device)
     chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
-    running = [_Running(target, place) for target in targets]
+    make = partial(chunk_candidates, proposal, seed=seed, stage=stage, device=place)
+    if precision is None:
+        precision = coarse_precision(proposal, place)
+    if precision != torch.float32 and stop - start >= _WORTH_CALIBRATING:
+        try:
+            return _coarse(targets, start, stop, chunk, make, precision, seed, stage, place, progress)
+        except CalibrationError:
+            pass  # float32 needs none
+    running = [Running(target, place) for target in targets]
     for first in range(start, stop, chunk):
         count = min(chunk, stop - first)
-        y = chunk_candidates(proposal, first, count, seed, stage, place)
+        y = make(first, count)
         for one in running:
             one.look(first, y)
-        if progress is not None:
-            progress(first + count - start, stop - start)
+        _tell(progress, first + count - start, stop - start)
+        if all(one.done for one in running):
+            _tell(progress, stop - start, stop - start)
+            break
     return [one.nominees for one in running]
+
+
+def _coarse(
+    targets: Sequence[Target],
+    start: int,
+    stop: int,
+    chunk: int,
+    make: Callable[..., Tensor],
+    precision: torch.dtype,
+    seed: int,
+    stage: int,
+    place: torch.device,
+    progress: Progress | None,
+) -> list[Nominees]:
+    """Nominees by way of candidates in reduced precision.
+
+    Raises:
+        CalibrationError: a nominee's coarse score was further off than is compatible with the calibration.
+    """
+    running = [Running(target, place) for target in targets]
+    pair = [make(start, CALIBRATION_COLUMNS, dtype=dtype) for dtype in (precision, torch.float32)]
+    errors = [calibrate(one.blocks, *map(one.centred, pair)) for one in running]
+    remake = partial(remade_scores, seed=seed, stage=stage, device=place, dtype=torch.float32)
+    for first in range(start, stop, chunk):
+        count = min(chunk, stop - first)
+        y = make(first, count, dtype=precision)
+        for one, error in zip(running, errors, strict=True):
+            try:
+                one.look(first, y, EXACT if precision == torch.float32 else error)
+            except TooClose:
+                y, precision = make(first, count), torch.float32  # from here on, for all
+                one.look(first, y)
+            if one.crowded:
+                one.settle(remake)
+        _tell(progress, first + count - start, stop - start)
+        if all(one.done for one in running):
+            _tell(progress, stop - start, stop - start)
+            break
+    for one in running:
+        one.settle(remake)
+    return [one.nominees for one in running]
+
+
+def _tell(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress(done, total)
 
 
 def decide(
@@ -211,87 +272,10 @@ def decide(
         doubtful |= (nominees.scores - nominees.last).abs() <= nominees.errors
     scores = nominees.scores.clone()
     which = doubtful.nonzero()[:, 0]
-    scores[which] = _remade(nominees.taken(which), target, seed, stage, place, torch.float64)
+    scores[which] = remade_scores(
+        nominees.taken(which), target, seed=seed, stage=stage, device=place, dtype=torch.float64
+    )
     best = lowest(nominees.rows, nominees.columns, scores, num_blocks)
     scores = scores[best]
     certified = scores <= nominees.last if target.certifies else torch.zeros(num_blocks, dtype=torch.bool)
     return Selection(nominees.columns[best], scores, certified)
-
-
-def _remade(
-    nominees: Nominees, target: Target, seed: int, stage: int, device: torch.device, dtype: torch.dtype
-) -> Tensor:
-    """Scores of the nominees from candidates made alone in ``dtype``, float64 (n,)."""
-    unique, inverse = torch.unique(nominees.columns, return_inverse=True)
-    order = torch.argsort(inverse, stable=True)
-    scores = torch.empty(len(order), dtype=torch.float64)
-    x, ends = target.x.cpu(), torch.bincount(inverse, minlength=len(unique)).cumsum(0)
-    for first in range(0, len(unique), _REMADE_AT_ONCE):
-        part = unique[first : first + _REMADE_AT_ONCE]
-        with torch.no_grad():
-            y = candidates_at(target.proposal, part.to(device), seed=seed, stage=stage, dtype=dtype).cpu()
-        low, high = int(ends[first - 1]) if first else 0, int(ends[first + len(part) - 1])
-        for which in order[low:high].split(_REMADE_AT_ONCE):
-            far = squared_distances(x[nominees.rows[which]], y[inverse[which] - first])
-            scores[which] = target.beta * far + nominees.offsets[which]
-    return scores
-
-
-class _Running:
-    """One target while its candidates pass by."""
-
-    def __init__(self, target: Target, device: torch.device) -> None:
-        self.target, self.device = target, device
-        self.nominees = Nominees.none(len(target.x))
-        self._frame = CentredBlocks(target.x, device)
-        self._norms = target.beta * self._frame.square_norms  # what the running scores leave out
-        self._tolerance = (_ROUNDING * (1.0 + 4.0 * self._norms)).to(torch.float32)
-        self._ceilings = torch.full_like(self._tolerance, torch.inf)
-        self._fresh: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []  # rows, columns in chunk, score, error
-
-    def look(self, start: int, y: Tensor) -> None:
-        """At the candidates y (n, at least dim) from number ``start`` on."""
-        beta, offsets = self.target.beta, offsets_of(self.target, start, start + len(y))
-        y = self._frame.centre(y[:, : self.target.proposal.dim])
-        row = beta * y.square().sum(dim=1) + offsets.to(self.device, torch.float32)
-        for tile, scores in self._frame.tiles(y, row, -2.0 * beta):
-            self._take(tile, scores)
-        self._remember(start, offsets)
-
-    def _take(self, rows: slice, scores: Tensor) -> None:
-        """Look at one tile of scores, (blocks, candidates of the chunk)."""
-        ceilings, tolerance = self._ceilings[rows], self._tolerance[rows]
-        low = scores.amin(dim=1)
-        error = tolerance + _ROUNDING * low.abs()
-        live = ((low - error <= ceilings) & low.isfinite()).nonzero()[:, 0]
-        if not live.numel():
-            return
-        ceilings[live] = torch.minimum(ceilings[live], (low + error)[live])
-        error = tolerance[live, None] + _ROUNDING * scores[live].abs()
-        close = scores[live] - error <= ceilings[live, None]
-        close &= close.cumsum(dim=1, dtype=torch.int32) <= _TIES_KEPT
-        close[torch.arange(live.numel(), device=live.device), scores[live].argmin(dim=1)] = True
-        which, column = close.nonzero(as_tuple=True)
-        row = live[which]
-        parts = (row + rows.start, column, scores[row, column], error[which, column])
-        self._fresh.append(tuple(part.cpu() for part in parts))
-
-    def _remember(self, start: int, offsets: Tensor) -> None:
-        """Close a chunk: attach exact offsets to its nominees and drop those that have fallen behind."""
-        last = float(offsets[-1]) if self.target.rising else -torch.inf
-        if not self._fresh:
-            self.nominees = replace(self.nominees, last=last)
-            return
-        rows, columns, scores, errors = (torch.cat(parts) for parts in zip(*self._fresh, strict=True))
-        self._fresh = []
-        norms, ceilings = self._norms.cpu(), self._ceilings.cpu().double() + self._norms.cpu()
-        fresh = Nominees(
-            rows,
-            columns + start,
-            scores.double() + norms[rows],
-            errors.double(),
-            offsets[columns],
-            ceilings,
-            last,
-        )
-        self.nominees = merge([self.nominees, fresh]).pruned(4 * _TIES_KEPT)

@@ -13,6 +13,7 @@ import copy
 import torch
 from torch import Tensor
 
+from rcccodec.proposals.inference import InferenceForm, inference_form
 from rcccodec.proposals.networks import Dcgan, FullyConnected, Generator, Mlp, Patches, build_generator
 from rcccodec.proposals.spec import (
     MAX_DIM,
@@ -52,7 +53,8 @@ class GeneratorProposal:
     """
 
     def __init__(self, plain: Generator, device: str | torch.device = "cpu") -> None:
-        self._networks = {torch.float64: copy.deepcopy(plain).to(device=device, dtype=torch.float64)}
+        exact = copy.deepcopy(plain).to(device="cpu", dtype=torch.float64)
+        self._forms = {torch.float64: inference_form(exact).to(device)}
         self.latent_dim = plain.latent_dim
         self.block_dim = plain.dim
         self.is_linear = hasattr(plain, "basis")
@@ -65,7 +67,14 @@ class GeneratorProposal:
         float64 is what decoders make, float32 what a search scores; bfloat16 is for a coarse pass whose
         winners are made again: latents, weights and results are rounded to it, sums are not.
         """
-        y: Tensor = self._network(z.dtype)(z)
+        form = self._form(z.dtype)
+        rows = form.rows_per_pass(z)
+        if len(z) <= rows:
+            y: Tensor = form(z)
+            return y
+        y = torch.empty(len(z), self.dim, dtype=z.dtype, device=z.device)
+        for first in range(0, len(z), rows):
+            y[first : first + rows] = form(z[first : first + rows])
         return y
 
     @torch.no_grad()
@@ -85,11 +94,11 @@ class GeneratorProposal:
         return mean + coordinates @ basis
 
     def _frame(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        network = self._network(like.dtype)
-        return network.mean.to(like.device), network.basis.to(like.device)
+        form = self._form(like.dtype)
+        return form.mean.to(like.device), form.basis.to(like.device)
 
-    def _network(self, dtype: torch.dtype) -> Generator:
+    def _form(self, dtype: torch.dtype) -> InferenceForm:
         """The network in this type, made at its first use: a decoder never needs but one."""
-        if dtype not in self._networks:
-            self._networks[dtype] = copy.deepcopy(self._networks[torch.float64]).to(dtype)
-        return self._networks[dtype]
+        if dtype not in self._forms:
+            self._forms[dtype] = copy.deepcopy(self._forms[torch.float64]).to(dtype)
+        return self._forms[dtype]
