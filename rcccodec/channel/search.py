@@ -27,7 +27,7 @@ from rcccodec.channel.coarse import (
     coarse_precision,
 )
 from rcccodec.channel.distances import chunk_candidates, default_chunk
-from rcccodec.channel.nominees import Nominees, lowest
+from rcccodec.channel.nominees import Nominees, lowest, merge
 from rcccodec.channel.remake import remade_scores
 from rcccodec.channel.running import Running, TooClose
 from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target
