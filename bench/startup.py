@@ -25,7 +25,7 @@ from rcccodec.bundle import load_model
 from rcccodec.images import write_image
 from rcccodec.sources import load_source
 
-RCC = [sys.executable, "-m", "rcccodec.cli"]
+RCC = [sys.executable, "-m", "rcccodec"]
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
     "import torch": [sys.executable, "-c", "import torch"],
