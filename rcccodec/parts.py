@@ -32,7 +32,8 @@ from rcccodec.stages import Progress, choose
 
 Chosen = tuple[list[np.ndarray], float]  # int64 addresses per stage, certified share
 
-PART_PIXELS = 1 << 22  # at most about this many; fewer make an interruption cheap and the search dear
+PART_BLOCKS = 1 << 15  # about as many at most: smaller parts make an interruption cheap and the search dear
+LEAST_BLOCKS = 1 << 10  # that are worth a process: below, making the candidates is most of the work
 
 
 @dataclass(frozen=True)
@@ -44,26 +45,25 @@ class Part:
     counts: list[list[int]]
 
 
-def cut(sources: Sequence[np.ndarray], settings: Settings, pixels: int) -> list[Part]:
-    """Runs of images of ``pixels`` padded pixels or a little more, none of whose ends cuts a shared index."""
-    blocks = [stage.block for stage in settings.step.stages]
+def cut(sources: Sequence[np.ndarray], settings: Settings, blocks: int) -> list[Part]:
+    """Runs of images of ``blocks`` blocks (of all stages) or a little more; no end cuts a shared index."""
+    stages = settings.step.stages
     parts: list[Part] = []
-    first, last, held = 0, 0, 0
+    first, last = 0, 0
     counts: list[list[int]] = []
     for layout in group_images(sources, settings.tile):
-        image = replace(layout, count=1)
-        own = [image.num_blocks(block) for block in blocks]
-        area = image.num_blocks(settings.tile) * math.prod(settings.tile)
+        own = [replace(layout, count=1).num_blocks(stage.block) for stage in stages]
         # images that fill whole shared indices of every stage
         unit = math.lcm(*(g // math.gcd(g, n) for g, n in zip(settings.joint_sizes(), own, strict=True)))
         left = layout.count
         while left:
-            taken = min(left, -(-max(1, pixels - held) // (area * unit)) * unit)
+            wanted = max(1, blocks - sum(map(sum, counts)))
+            taken = min(left, -(-wanted // (sum(own) * unit)) * unit)
             counts.append([taken * n for n in own])
-            last, left, held = last + taken, left - taken, held + taken * area
-            if held >= pixels:
+            last, left = last + taken, left - taken
+            if sum(map(sum, counts)) >= blocks:
                 parts.append(Part(first, last, counts))
-                first, held, counts = last, 0, []
+                first, counts = last, []
     return [*parts, Part(first, last, counts)] if counts else parts
 
 
@@ -90,10 +90,8 @@ def choose_in_parts(
     Raises:
         OutputError: a part cannot be kept. ModelError: ``model`` has become another one meanwhile.
     """
-    pixels = math.prod(settings.tile) * sum(
-        layout.num_blocks(settings.tile) for layout in group_images(sources, settings.tile)
-    )
-    parts = cut(sources, settings, min(PART_PIXELS, math.ceil(pixels / jobs)))
+    shared_out = max(LEAST_BLOCKS, math.ceil(sum(map(sum, counts)) / jobs))
+    parts = cut(sources, settings, min(PART_BLOCKS, shared_out))
     pieces = [sources[part.first : part.last] for part in parts]
     names = [_name(piece, settings) for piece in pieces]
     found = [

@@ -100,22 +100,22 @@ def test_an_archive_holds_the_images_by_path_whatever_the_folder_lists_first(
     assert sorted(os.listdir()) == ["one.rcc", "pics", "two.rcc"]
 
 
-@pytest.mark.parametrize("pixels", [1, 64, 100, 200, 600])
+@pytest.mark.parametrize("blocks", [1, 2, 3, 10, 16])
 def test_an_archive_in_parts_is_the_archive_in_one(
-    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, pixels: int
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, blocks: int
 ):
-    monkeypatch.setattr(parts, "PART_PIXELS", pixels)
+    monkeypatch.setattr(parts, "PART_BLOCKS", blocks)
     calls: list = []
     monkeypatch.setattr(parts, "choose", counted(parts.choose, calls))
     assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
-    assert len(calls) > 1 or pixels == 600
+    assert len(calls) > 1 or blocks == 16
     assert Path("a.rcc").read_bytes() == expected_archive()
 
 
 def test_cutting_through_a_shared_index_would_change_the_file(
     work: Path, rcc, monkeypatch: pytest.MonkeyPatch
 ):
-    def wrong(sources: list, settings: object, pixels: int) -> list[parts.Part]:
+    def wrong(sources: list, settings: object, blocks: int) -> list[parts.Part]:
         rows = [[[1]] * (n == 1) + [[9]] * (n == 9) for n in (1, 1, 9, 1, 1, 1, 1, 1)]
         assert [9 if x.shape == (24, 17) else 1 for x in sources] == [row[0][0] for row in rows]
         return [parts.Part(i, i + 1, row) for i, row in enumerate(rows)]
@@ -126,24 +126,24 @@ def test_cutting_through_a_shared_index_would_change_the_file(
 
 
 @given(shapes=st.lists(st.sampled_from([(8, 8), (5, 8), (16, 8), (40, 33)]), min_size=1, max_size=30),
-       pixels=st.integers(1, 3000))  # fmt: skip
-def test_parts_cover_all_images_and_end_between_shared_indices(model_folder: Path, shapes: list, pixels: int):
+       blocks=st.integers(1, 50))  # fmt: skip
+def test_parts_cover_all_images_and_end_between_shared_indices(model_folder: Path, shapes: list, blocks: int):
     settings = choose_settings(load_model(model_folder / "grey"), coder="pfr", joint=True)
     assert settings.joint_sizes() == [2]
-    cut = parts.cut([np.zeros(shape, np.uint8) for shape in shapes], settings, pixels)
+    cut = parts.cut([np.zeros(shape, np.uint8) for shape in shapes], settings, blocks)
     assert [p.first for p in cut] == [0, *(p.last for p in cut[:-1])]
     assert cut[-1].last == len(shapes)
     for part in cut[:-1]:
         following = shapes[part.last]
         goes_on = shapes[part.last - 1] == following and following[0] <= 8
         assert not goes_on or part.counts[-1][0] % 2 == 0
-    assert all(sum(row[0] for row in part.counts) * 64 >= pixels for part in cut[:-1])
+    assert all(sum(row[0] for row in part.counts) >= blocks for part in cut[:-1])
 
 
 def test_an_interrupted_archive_goes_on_with_the_parts_it_lacks(
     work: Path, rcc, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(parts, "PART_PIXELS", 100)
+    monkeypatch.setattr(parts, "PART_BLOCKS", 2)
     with monkeypatch.context() as patch:
         patch.setattr(parts, "_save", kills(parts._save, 2))
         code, _, err = rcc("compress", "pics", "-o", "a.rcc", *GREY)
@@ -162,7 +162,7 @@ def test_an_interrupted_archive_goes_on_with_the_parts_it_lacks(
 
 
 def test_kept_parts_of_other_settings_are_not_taken(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(parts, "PART_PIXELS", 100)
+    monkeypatch.setattr(parts, "PART_BLOCKS", 2)
     with monkeypatch.context() as patch:
         patch.setattr(parts, "_save", kills(parts._save, 3))
         assert rcc("compress", "pics", "-o", "a.rcc", *GREY, "--seed", "9")[0] == 130
@@ -246,9 +246,12 @@ def test_an_interrupted_folder_keeps_whole_files_and_goes_on(
     assert some.items() <= tree("whole").items()
 
 
-def test_two_processes_make_the_files_of_one(work: Path, rcc):
+def test_two_processes_make_the_archive_of_one(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "LEAST_BLOCKS", 1)
     assert rcc("compress", "pics", "-o", "one.rcc", *GREY)[0] == 0
+    monkeypatch.setattr(parts, "run_jobs", counted(parts.run_jobs, calls := []))
     assert rcc("compress", "pics", "-o", "two.rcc", *GREY, "--jobs", "2")[0] == 0
+    assert [len(tasks) for _, tasks, _ in calls] == [2]
     assert Path("one.rcc").read_bytes() == Path("two.rcc").read_bytes()
 
 
