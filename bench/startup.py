@@ -25,6 +25,8 @@ from rcccodec.bundle import load_model
 from rcccodec.images import write_image
 from rcccodec.sources import load_source
 
+# bytecode is kept, as it is of an installed package
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 RCC = [sys.executable, "-m", "rcccodec"]
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
@@ -40,7 +42,7 @@ def run_once(command: list[str], folder: Path) -> tuple[float, float]:
     """Seconds on the wall and processor seconds of one process."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
-    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, cwd=folder, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
     wall_s = time.perf_counter() - began
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
@@ -50,7 +52,7 @@ def measure_all(folder: Path, model: str, repeats: int) -> list[dict[str, Any]]:
     """A row for each command; the folder holds x.png."""
     options = ["-m", model, "--device", "cpu"]
     made = [*RCC, "compress", "x.png", "-o", "x.rcc", "--quiet", *options]
-    subprocess.run(made, cwd=folder, check=True)
+    subprocess.run(made, cwd=folder, env=ENVIRONMENT, check=True)
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in COMMANDS}
     for turn in range(repeats + 1):
         for name, command in COMMANDS.items():
