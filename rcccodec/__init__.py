@@ -10,8 +10,6 @@ two functions with a report of what was spent and reached.
 
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,10 +17,7 @@ if TYPE_CHECKING:
 
     from rcccodec.bundle import Model
 
-try:
-    __version__ = _version("rcccodec")
-except PackageNotFoundError:  # a source tree that was never installed
-    __version__ = "0+unknown"
+    __version__: str
 
 _ROOMS = (
     "bundle", "channel", "codec", "comparison", "container", "errors", "images", "index_code", "proposals",
@@ -78,10 +73,21 @@ def decompress(
 
 
 def __getattr__(name: str) -> Any:
-    """Rooms such as ``rcccodec.codec`` and ``rcccodec.errors``, imported when they are first asked for."""
+    """``__version__``, and rooms such as ``rcccodec.codec``: found when they are first asked for."""
     if name in _ROOMS:
         return import_module(f"{__name__}.{name}")
+    if name == "__version__":
+        return globals().setdefault(name, _installed_version())
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _installed_version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes longer than the rest of the package
+
+    try:
+        return version("rcccodec")
+    except PackageNotFoundError:  # a source tree that was never installed
+        return "0+unknown"
 
 
 def load_model(name_or_path: str) -> "Model":

@@ -24,7 +24,15 @@ from numpy.typing import NDArray
 
 from rcccodec.errors import ModelError
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
-from rcccodec.model_search import MAX_JSON_BYTES, find_model, list_models, model_path, read_bounded
+from rcccodec.model_search import (
+    BUNDLE_VERSION,
+    find_model,
+    list_models,
+    model_path,
+    parse_card,
+    read_bounded,
+    read_card,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +44,6 @@ __all__ = [
     "read_card", "read_weights", "rounded",
 ]  # fmt: skip
 
-BUNDLE_VERSION = 1
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
 MAX_RUNGS, MAX_STAGES = 16, 8
@@ -100,15 +107,6 @@ class Model:
     distortion: str = "mse"
 
 
-def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
-    """``model.json`` as plain values, without loading weights (or torch).
-
-    Raises:
-        ModelError: missing, damaged or of another version.
-    """
-    return _parse(model_path(name_or_path))[0]
-
-
 def read_weights(path: Path, card: dict[str, Any]) -> bytes:
     """The weights' file of the bundle at ``path``, held against the hash in ``model.json``.
 
@@ -134,7 +132,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
     Invariants: memory is bounded by the size of the files; the global random state is left as it was.
     """
     path = model_path(name_or_path)
-    card, sha256 = _parse(path)
+    card, sha256 = parse_card(path)
     if for_images and card.get("channels") == 0:
         raise ModelError(f"{path}: a model of vectors, not of images")
     if for_images and card.get("distortion", "mse") != "mse":
@@ -148,18 +146,6 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
 
 # what reading a description of the wrong shape can raise before a check of ours does
 _DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError)
-
-
-def _parse(path: Path) -> tuple[dict[str, Any], str]:
-    file = path / "model.json"
-    data = read_bounded(file, MAX_JSON_BYTES)
-    try:
-        card = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: not a model description ({error})") from error
-    if not isinstance(card, dict) or card.get("bundle_version") != BUNDLE_VERSION:
-        raise ModelError(f"{file}: not a model description of version {BUNDLE_VERSION}")
-    return card, hashlib.sha256(data).hexdigest()
 
 
 def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:

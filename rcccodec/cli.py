@@ -1,5 +1,6 @@
 """The ``rcc`` command: wires the commands together and turns every failure into one line and an exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -13,6 +14,12 @@ from rcccodec.commands import bench, compress, console, decompress, inspect, ref
 from rcccodec.errors import LimitError, RccError
 
 
+def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        console.say(f"rcc, version {rcccodec.__version__}")
+        context.exit()
+
+
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=console.examples(
@@ -22,7 +29,14 @@ from rcccodec.errors import LimitError, RccError
         "rcc COMMAND --help",
     ),
 )
-@click.version_option(rcccodec.__version__, prog_name="rcc")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_say_version,
+    help="Show the version and exit.",
+)
 def rcc() -> None:
     """Lossy image compression by reverse channel coding: nothing is quantised, the index of a shared random
     candidate is sent.
@@ -80,6 +94,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """Entry point of the ``rcc`` script."""
+    gc.set_threshold(100_000, 10, 10)  # else going through all that torch imports takes a tenth of a start
     signal.signal(signal.SIGTERM, console.terminate)
     sys.exit(run())
 

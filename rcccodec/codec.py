@@ -29,7 +29,7 @@ from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
 from rcccodec.settings import Settings, choose_settings, read_settings
-from rcccodec.stages import NO_INDICES, Progress, blocks_at, choose
+from rcccodec.stages import NO_INDICES, Progress, Search, blocks_at, choose
 from rcccodec.tiles import from_blocks
 
 MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
@@ -58,6 +58,7 @@ def compress(
     joint: bool | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    search: Search | None = None,
 ) -> Encoded:
     """Compress one image or several into one file.
 
@@ -73,6 +74,7 @@ def compress(
             "mincost" has a prior, which is the better of the two.
         device: where candidates are made and scored.
         progress: told (done, total) candidates.
+        search: what chooses the addresses; None: `rcccodec.stages.choose`.
 
     Returns:
         Encoded.
@@ -93,7 +95,7 @@ def compress(
     if not settings.shares_indices(counts):
         settings = replace(settings, joint=False)  # a file of version 1
     proposals = [stage.proposal() for stage in stages]  # as every decoder has them
-    addresses, certified = choose(sources, counts, settings, proposals, device, progress)
+    addresses, certified = (search or choose)(sources, counts, settings, proposals, device, progress)
 
     groups, decoded = [], []
     first = [0] * len(stages)

@@ -1,15 +1,18 @@
-"""Where model bundles lie: by name, by path, by the hash in a file. Reads no weights and imports no torch."""
+"""Where model bundles lie and what they are called: reads no weights, imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 from rcccodec.errors import ModelError
 
+BUNDLE_VERSION = 1
 MAX_JSON_BYTES = 1 << 24
 
 
@@ -63,6 +66,32 @@ def find_model(model_id: bytes) -> Path:
         f"the file was made with model {model_id.hex()}, which is not among those found "
         f"({', '.join(list_models()) or 'none'}); name its folder with --model"
     )
+
+
+def read_card(name_or_path: str | os.PathLike[str]) -> dict[str, Any]:
+    """``model.json`` as plain values.
+
+    Raises:
+        ModelError: missing, damaged or of another version.
+    """
+    return parse_card(model_path(name_or_path))[0]
+
+
+def parse_card(path: Path) -> tuple[dict[str, Any], str]:
+    """``model.json`` of the bundle at ``path``, and its SHA-256, which is the model's identity.
+
+    Raises:
+        ModelError: as `read_card`.
+    """
+    file = path / "model.json"
+    data = read_bounded(file, MAX_JSON_BYTES)
+    try:
+        card = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file}: not a model description ({error})") from error
+    if not isinstance(card, dict) or card.get("bundle_version") != BUNDLE_VERSION:
+        raise ModelError(f"{file}: not a model description of version {BUNDLE_VERSION}")
+    return card, hashlib.sha256(data).hexdigest()
 
 
 def read_bounded(file: Path, limit: int) -> bytes:

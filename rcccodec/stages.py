@@ -24,6 +24,7 @@ from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 NO_INDICES = np.empty(0, np.int64)
 Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
+Search = Callable[..., tuple[list[np.ndarray], float]]  # what `choose` is, or does the same
 
 
 def choose(

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load, save
 from tiny_models import CANDIDATES, SEED
 
-from rcccodec import bundle
+from rcccodec import bundle, model_search
 from rcccodec.bundle import (
     bundle_files,
     find_model,
@@ -303,7 +303,7 @@ def test_files_of_other_kinds_are_refused(grey: Path, monkeypatch: pytest.Monkey
         assert "not a model description" in spoil("model.json", data)
     monkeypatch.setattr(bundle, "MAX_WEIGHTS_BYTES", 100)
     assert "more than the 100" in spoil("model.json", card)
-    monkeypatch.setattr(bundle, "MAX_JSON_BYTES", 100)
+    monkeypatch.setattr(model_search, "MAX_JSON_BYTES", 100)
     assert "more than the 100" in spoil("model.json", card)
 
 

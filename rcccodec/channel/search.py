@@ -29,12 +29,13 @@ from rcccodec.channel.coarse import (
     coarse_precision,
 )
 from rcccodec.channel.distances import chunk_candidates, default_chunk
-from rcccodec.channel.nominees import Nominees, lowest
+from rcccodec.channel.nominees import Nominees, lowest, merge
 from rcccodec.channel.remake import remade_scores
 from rcccodec.channel.running import Running, TooClose
 from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target
 from rcccodec.channel.weights import Coder
 from rcccodec.proposals import Proposal
+from rcccodec.ranks import searching
 
 Progress = Callable[[int, int], None]  # (candidates done, candidates in all)
 
@@ -144,10 +145,13 @@ def select(
     device: str | torch.device = "cpu",
     progress: Progress | None = None,
 ) -> list[Selection]:
-    """A Selection for every target from one pass over one codebook."""
+    """A Selection for every target from one pass over one codebook, shared by the ranks there are."""
+    ranks = searching()
+    start, stop = ranks.share(num_candidates)
     found = nominate(
-        targets, 0, num_candidates, seed=seed, stage=stage, chunk=chunk, device=device, progress=progress
+        targets, start, stop, seed=seed, stage=stage, chunk=chunk, device=device, progress=progress
     )
+    found = [merge(list(parts)) for parts in zip(*ranks.gather(found), strict=True)]
     return [
         decide(nominees, target, seed=seed, stage=stage, device=device)
         for nominees, target in zip(found, targets, strict=True)

@@ -1,7 +1,11 @@
-"""``rcc compress``: images to one ``.rcc`` file."""
+"""``rcc compress``: images to one ``.rcc`` file, or a folder of them to a folder of such files."""
 
 import json
 import math
+import os
+import shutil
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
         "rcc compress photo.png -o photo.rcc --quality 80",
         "rcc compress photo.png -o photo.rcc --target-bits 20000",
         "rcc compress digits/*.png -o digits.rcc --model mnist --coder pfr --json",
+        "rcc compress pictures -o pictures.rcc --jobs 4",
+        "rcc compress pictures -o small/ --jobs 0",
         "cat photo.jpg | rcc compress - -o - | rcc decompress - -o copy.png",
     )
 )
@@ -29,7 +35,8 @@ if TYPE_CHECKING:
     required=True,
     metavar="OUT",
     callback=console.output_name,
-    help="File to write; - is standard output.",
+    help="File to write; - is standard output; a folder (with / at the end, if it is not there yet) for the "
+    "images of a folder, one file each.",
 )
 @click.option("-m", "--model", default="photo", show_default=True, help="Name or folder of a model.")
 @click.option(
@@ -64,7 +71,16 @@ if TYPE_CHECKING:
     "Default: unless mincost has a prior, which saves more.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
-@click.option("--no-overwrite", is_flag=True, help="Fail if OUT exists.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Processes, of one thread each, that share several images; 0 is one a core. Files are the same.",
+)
+@click.option(
+    "--no-overwrite", is_flag=True, help="Fail if OUT exists, or a file in it that is not as asked."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors and what --json asks for.")
 def compress(
@@ -81,6 +97,7 @@ def compress(
     seed: int | None,
     joint: bool | None,
     device: str,
+    jobs: int,
     no_overwrite: bool,
     as_json: bool,
     quiet: bool,
@@ -89,6 +106,15 @@ def compress(
 
     INPUT is any 8- or 16-bit image file; - is standard input. The report goes to standard output, or to
     standard error when the file itself goes to standard output.
+
+    INPUT may be one folder: all images below it, sorted by path, make one archive; or, where OUT is a folder,
+    each makes a file of its own, a/b.png OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the
+    same command goes on. For one file an image it keeps what OUT/.rcc-folder.jsonl says was made of the same
+    image (by SHA-256), model and options, and goes past images that cannot be read, with exit code 3; for an
+    archive, finished parts of the search lie in .OUT.parts beside OUT until the end.
+
+    torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
+    share the candidates of every search. The file is the same.
     """
     if sum(value is not None for value in (beta, quality, target_bits, target_psnr)) > 1:
         raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
@@ -96,43 +122,58 @@ def compress(
         raise click.UsageError("--target-psnr must be a number")
     if inputs.count(console.STANDARD_STREAM) > 1:
         raise click.UsageError("standard input can be read only once")
-    if output != console.STANDARD_STREAM:
+    folder = Path(inputs[0]) if os.path.isdir(inputs[0]) else None
+    if len(inputs) > 1 and any(map(os.path.isdir, inputs)):
+        raise click.UsageError("a folder is compressed alone: give no other INPUT beside it")
+    mirrors = folder is not None and (output.endswith(os.sep) or os.path.isdir(output))
+    if output != console.STANDARD_STREAM and not mirrors:
         check_target(output, overwrite=not no_overwrite)
+
+    from rcccodec.folder import PICTURES, list_files
+    from rcccodec.jobs import count_jobs
+    from rcccodec.request import Request
+
+    processes = count_jobs(jobs)
+
+    def request() -> Request:
+        return Request(
+            model, beta, quality, target_bits, target_psnr, coder, index_code, candidates, seed, joint,
+            console.resolve_device(device),
+        )  # fmt: skip
+
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (mirrors or processes > 1 or "-" in inputs):
+        raise click.UsageError("torchrun shares the search of one file: no --jobs, no folder OUT, no -")
+    if mirrors:
+        from rcccodec.commands.compress_folder import compress_folder
+
+        compress_folder(
+            folder, Path(output), request(), jobs=processes, overwrite=not no_overwrite, as_json=as_json,
+            quiet=quiet,
+        )  # fmt: skip
+        return
+    if folder is not None:
+        inputs = tuple(str(folder / name) for name in list_files(folder, PICTURES))
     images = _read_images(inputs, quiet)
 
-    from rcccodec import codec, ladder
     from rcccodec.bundle import load_model
+    from rcccodec.parts import choose_in_parts
+    from rcccodec.ranks import joined, shared_search
 
-    where = console.resolve_device(device)
     bundle = load_model(model)
-    betas = [rung.beta for rung in bundle.rungs]
-    rates_bpp = [rung.rate_bpp for rung in bundle.rungs]
-
-    def encode(rung: int | None) -> "Encoded":
-        with console.progress_bar("compress", quiet) as progress:
-            return codec.compress(
-                images,
-                bundle,
-                rung=rung,
-                coder=coder,
-                index_code=index_code,
-                num_candidates=candidates,
-                seed=seed,
-                joint=joint,
-                device=where,
-                progress=progress,
-            )
-
-    if target_bits is not None:
-        encoded = ladder.encode_to_bits(encode, rates_bpp, target_bits)
-    elif target_psnr is not None:
-        encoded = ladder.encode_to_psnr(encode, rates_bpp, target_psnr)
-    elif beta is not None:
-        encoded = encode(ladder.rung_of_slope(betas, beta))
-    elif quality is not None:
-        encoded = encode(ladder.rung_of_quality(rates_bpp, quality))
-    else:
-        encoded = encode(None)
+    to_stderr = output == console.STANDARD_STREAM
+    with joined() as ranks, shared_search(ranks):
+        quiet = quiet or not ranks.is_first
+        keep = None
+        if folder is not None and not to_stderr and ranks.size == 1:
+            keep = Path(output).with_name(f".{Path(output).name}.parts")
+        encoded = request().encode(
+            images,
+            bundle,
+            progress=partial(console.progress_bar, "compress", quiet),
+            search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
+        )
+    if not ranks.is_first:
+        return
     for note in encoded.notes:
         console.remark(f"note: {note}", quiet)
     report = encoded.report
@@ -142,7 +183,8 @@ def compress(
             quiet,
         )
     console.write_output(output, encoded.data, not no_overwrite)
-    to_stderr = output == console.STANDARD_STREAM
+    if keep is not None:
+        shutil.rmtree(keep, ignore_errors=True)
     if as_json:
         console.say(json.dumps(report.as_json(), indent=2), to_stderr=to_stderr)
     elif not quiet:

@@ -137,14 +137,16 @@ def resolve_device(name: str) -> str:
 
 
 @contextmanager
-def progress_bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(
+    what: str, quiet: bool, unit: str = "candidates"
+) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on standard error, told (done, total); none if that is no terminal or nobody wants it."""
     if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield None
         return
     from tqdm import tqdm
 
-    with tqdm(desc=what, unit=" candidates", unit_scale=True, leave=False, file=sys.stderr) as bar:
+    with tqdm(desc=what, unit=f" {unit}", unit_scale=True, leave=False, file=sys.stderr) as bar:
 
         def tell(done: int, total: int) -> None:
             bar.total = total

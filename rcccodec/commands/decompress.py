@@ -1,17 +1,19 @@
-"""``rcc decompress``: a ``.rcc`` file to an image, or to a folder of them."""
+"""``rcc decompress``: a ``.rcc`` file to an image, or to a folder of them; and a folder of such files."""
 
 import os
+from pathlib import Path
 
 import click
 
 from rcccodec.commands import console
-from rcccodec.errors import OutputError
+from rcccodec.errors import OutputError, RccError
 
 
 @click.command(
     epilog=console.examples(
         "rcc decompress photo.rcc -o photo.png",
         "rcc decompress digits.rcc -o digits/",
+        "rcc decompress small/ -o pictures/",
         "rcc decompress - -o - < photo.rcc > photo.png",
     )
 )
@@ -22,7 +24,8 @@ from rcccodec.errors import OutputError
     required=True,
     metavar="OUT",
     callback=console.output_name,
-    help="Image to write, its ending names the format; a folder for an archive; - is PNG on standard output.",
+    help="Image to write, its ending names the format; a folder for an archive or a folder; - is PNG on "
+    "standard output.",
 )
 @click.option("-m", "--model", help="Name or folder of the model. Default: found by the hash in the file.")
 @click.option(
@@ -39,13 +42,26 @@ def decompress(
 
     An archive of several images becomes a folder of PNG files numbered in order. It does not matter on which
     device, or with how many threads, the file was made.
+
+    If INPUT is a folder, every .rcc file below it becomes OUT/its/path.png, or a folder OUT/its/path if it is
+    an archive; files that cannot be read are named and passed over, with the exit code of the first.
     """
+    if os.path.isdir(source):
+        if output == console.STANDARD_STREAM:
+            raise click.UsageError("a folder cannot go to standard output: name a folder with -o")
+        _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet)
+    else:
+        _decompress_file(source, output, model, max_pixels, not no_overwrite, quiet)
+
+
+def _decompress_file(
+    source: str, output: str, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+) -> None:
     from rcccodec import container
 
     data = console.read_input(source)
     with console.about(source):
         count = sum(group.count for group in container.unpack(data)[1])
-    overwrite = not no_overwrite
     into_folder = _check_output(output, count, overwrite)
 
     from rcccodec import atomic, codec
@@ -66,6 +82,42 @@ def decompress(
         x = images[0]
         several = f"{count} images, the first " if count > 1 else ""
         console.say(f"{output}: {several}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
+
+
+def _decompress_folder(
+    source: Path, output: Path, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+) -> None:
+    from rcccodec import container
+    from rcccodec.atomic import output_error
+    from rcccodec.folder import list_files, mirrored
+
+    names = list_files(source, [".rcc"])
+    pictures = mirrored(
+        names, lambda name: f"{name[:-4].removesuffix('.png')}.png", lambda name: f"{name[:-4]}.png"
+    )
+    failures: list[RccError] = []
+    for name, picture in pictures.items():
+        try:
+            with console.about(str(source / name)):
+                groups = container.unpack(console.read_input(str(source / name)))[1]
+            several = sum(group.count for group in groups) > 1
+            target = output / (picture.removesuffix(".png") if several else picture)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise output_error(target.parent, error) from error
+            end = os.sep if several else ""
+            _decompress_file(str(source / name), f"{target}{end}", model, max_pixels, overwrite, True)
+        except OutputError:
+            raise
+        except RccError as error:
+            console.remark(f"error: {error}", quiet=False)
+            failures.append(error)
+    if not quiet:
+        console.say(f"{output}: {len(names) - len(failures)} of {len(names)} files")
+    if failures:
+        left = f"{len(failures)} of {len(names)} files could not be decompressed; the others are"
+        raise type(failures[0])(left)
 
 
 def _check_output(output: str, count: int, overwrite: bool) -> bool:

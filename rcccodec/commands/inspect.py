@@ -1,8 +1,6 @@
 """``rcc info``, ``rcc models`` and ``rcc samples``: what a file holds, what there is, what a model draws."""
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import click
@@ -66,12 +64,14 @@ def file_facts(data: bytes) -> dict[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
     """List the models that are installed, with their ladders; of a damaged one, a warning is all there is."""
-    from rcccodec.bundle import list_models, model_path, read_card, read_weights
+    from rcccodec.bundle import read_weights
+    from rcccodec.model_search import list_models, model_path, parse_card
 
     cards, ladders = {}, []
     for name in list_models():
         try:
-            card = read_card(name) | {"sha256": _sha256(model_path(name))}
+            card, sha256 = parse_card(model_path(name))
+            card["sha256"] = sha256
             ladder = _ladder(name, card)
             read_weights(model_path(name), card)
             ladders.append(ladder)
@@ -150,15 +150,10 @@ def samples(
 
 def _installed(model_id: bytes) -> tuple[str | None, str]:
     """Name and full hash of an installed model, or None and what is known of the hash."""
-    from rcccodec.bundle import find_model, read_card
+    from rcccodec.model_search import find_model, parse_card
 
     try:
-        path = find_model(model_id)
-        return read_card(str(path))["name"], _sha256(path)
+        card, sha256 = parse_card(find_model(model_id))
+        return card["name"], sha256
     except ModelError:
         return None, model_id.hex()
-
-
-def _sha256(model: Path) -> str:
-    """The identity of the model in a folder."""
-    return hashlib.sha256((model / "model.json").read_bytes()).hexdigest()

@@ -163,6 +163,9 @@ def train(
 
     A beta-VAE at the same slopes comes first (it needs no 2^R samples), then NERD. Interrupting leaves
     checkpoints that --resume takes up; the bundle is written at the end, with its card.
+
+    torchrun --nproc-per-node 2 -m rcccodec train ... trains with two processes (or GPUs): each draws batches
+    of its own, so that a step's batch is twice as large.
     """
     if minutes is not None and not 0 < minutes < math.inf:
         raise click.UsageError("--minutes must be a positive number")
@@ -181,8 +184,9 @@ def train(
 
     import torch
 
+    from rcccodec.ranks import joined
     from rcccodec.training.plan import make_plan, parse_stage
-    from rcccodec.training.run import train_model
+    from rcccodec.training.run import RunPlan, train_model
 
     for word in stages:
         try:
@@ -191,49 +195,57 @@ def train(
             raise click.UsageError(str(error)) from error
     if threads:
         torch.set_num_threads(threads)
-    place = console.resolve_device(device)
     root = Path(data_root) if data_root else None
-    plan = make_plan(
-        source,
-        Path(output).resolve().name,
-        data_root=root,
-        stages=stages,
-        arch=arch,
-        from_scratch=method == "nerd",
-        distortion=distortion,
-        metric=metric,
-        vae_steps=vae_steps,
-        nerd_steps=nerd_steps,
-        minutes=minutes,
-        candidates=candidates,
-        step_candidates=step_candidates,
-        latent_dim=latent_dim,
-        width=width,
-        coordinates=coordinates,
-        jitter=jitter,
-        start_from=Path(start_from) if start_from else None,
-        extend=model_path(extend) if extend else None,
-        default_rung=default_rung,
-        blocks=blocks,
-        seed=seed,
-        device=place,
-        checkpoints=Path(output) if resume else None,
-    )
-    with interruptible() as interrupted, console.training_progress(quiet) as (report, say):
-        folder = train_model(
-            plan,
-            Path(output),
+
+    def planned() -> RunPlan:
+        return make_plan(
+            source,
+            Path(output).resolve().name,
             data_root=root,
+            stages=stages,
+            arch=arch,
+            from_scratch=method == "nerd",
+            distortion=distortion,
+            metric=metric,
+            vae_steps=vae_steps,
+            nerd_steps=nerd_steps,
+            minutes=minutes,
+            candidates=candidates,
+            step_candidates=step_candidates,
+            latent_dim=latent_dim,
+            width=width,
+            coordinates=coordinates,
+            jitter=jitter,
+            start_from=Path(start_from) if start_from else None,
+            extend=model_path(extend) if extend else None,
+            default_rung=default_rung,
+            blocks=blocks,
+            seed=seed,
             device=place,
-            resume=resume,
-            command=command_line(context),
-            report=report,
-            say=say,
-            stop=lambda: bool(interrupted),
+            checkpoints=Path(output) if resume else None,
         )
+
+    with joined() as ranks:
+        place = console.resolve_device(device)
+        plan = ranks.first_of(planned() if ranks.is_first else None)
+        quiet = quiet or not ranks.is_first
+        with interruptible() as interrupted, console.training_progress(quiet) as (report, say):
+            folder = train_model(
+                plan,
+                Path(output),
+                data_root=root,
+                device=place,
+                resume=resume,
+                command=command_line(context),
+                report=report,
+                say=say,
+                stop=lambda: bool(interrupted),
+                ranks=ranks,
+            )
     if folder is None:
-        click.echo(f"rcc: interrupted; go on with the same command and --resume ({output})", err=True)
-        raise SystemExit(interrupted[0])
+        if ranks.is_first:
+            click.echo(f"rcc: interrupted; go on with the same command and --resume ({output})", err=True)
+        raise SystemExit(interrupted[0] if interrupted else console.INTERRUPTED)
 
 
 @contextmanager

@@ -38,7 +38,8 @@ class Mlp(nn.Module):
         )
         self.last = nn.Linear(spec.width, outputs)
         nn.init.zeros_(self.last.bias)
-        nn.init.normal_(self.last.weight, std=0.5 / math.sqrt(spec.width))
+        if not self.last.weight.is_meta:  # else torch would import its compiler, to draw nothing
+            nn.init.normal_(self.last.weight, std=0.5 / math.sqrt(spec.width))
         low, high = spec.slope_range
         self.conditional = high > low
         if self.conditional:

@@ -19,6 +19,7 @@ from rcccodec.channel.search import select_channel
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import LimitError
 from rcccodec.proposals.generator import Generator, GeneratorProposal
+from rcccodec.ranks import ALONE, Ranks, shared_search
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import residuals, source_blocks
 from rcccodec.training.card import write_card
@@ -55,6 +56,7 @@ def train_model(
     report: Report | None = None,
     say: Callable[[str], None] = lambda _: None,
     stop: Callable[[], bool] = lambda: False,
+    ranks: Ranks = ALONE,
 ) -> Path | None:
     """Run a plan and write the bundle to the folder ``output``; checkpoints of every stage stay in it.
 
@@ -63,6 +65,8 @@ def train_model(
         command: what to put on the card.
         report: told (stage, progress) after every step. say: takes lines of results.
         stop: polled at every step and between measurements.
+        ranks: processes that train together and share the searches for residuals. The first alone measures,
+            fits index codes and writes; the others return the folder before that.
 
     Returns:
         The folder, or None when ``stop`` ended the run early (a later ``resume`` goes on from there).
@@ -85,7 +89,9 @@ def train_model(
         for s, stage in enumerate(plan.extend.stages):
             say(f"stage {s}: kept; residuals for the next one")
             sub = (*plan.extend.stages, plan.stages[0])[s + 1].block
-            left = Remainder(stage.proposal(device), stage.beta, s, shape, sub, plan.candidates, device)
+            left = Remainder(
+                stage.proposal(device), stage.beta, s, shape, sub, plan.candidates, device, ranks
+            )
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     for s, stage in enumerate(plan.stages, before):
         checkpoint = output / f"checkpoint-{s}.safetensors"
@@ -93,13 +99,14 @@ def train_model(
             x,
             stage.training,
             checkpoint=checkpoint,
-            resume=resume and checkpoint.exists(),
+            resume=ranks.first_of(resume and checkpoint.exists()),
             device=device,
             report=None if report is None else (lambda p, s=s: report(s, p)),
             stop=stop,
             start_from=plan.start_from,
+            ranks=ranks,
         )
-        if stop():
+        if ranks.any(stop()):
             return None
         seconds += trained.seconds
         generator = rounded(trained.generator)
@@ -113,8 +120,10 @@ def train_model(
             say(f"stage {s}: residuals for the next one")
             carry = carry_proposal(trained_stages[-1], device)
             sub = plan.stages[s + 1 - before].block
-            left = Remainder(carry, stage.betas[-1], s, shape, sub, plan.candidates, device)
+            left = Remainder(carry, stage.betas[-1], s, shape, sub, plan.candidates, device, ranks)
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
+    if not ranks.is_first:
+        return output
     del x
     measured = measure_and_fit(plan, trained_stages, first, device, say, stop)
     if measured is None:
@@ -178,6 +187,7 @@ class Remainder:
     sub: tuple[int, int]
     num_candidates: int
     device: str
+    ranks: Ranks = ALONE
 
     def of(self, x: Tensor) -> Tensor:
         """The residuals of x (n, dim), shuffled, RESIDUAL_BLOCKS of them at most."""
@@ -188,10 +198,11 @@ class Remainder:
         return shuffled(left)[:RESIDUAL_BLOCKS]
 
     def _select(self, coordinates: Tensor, seed: int) -> Tensor:
-        return select_channel(
-            coordinates, self.proposal, beta=self.beta, coder="pfr", seed=seed, stage=self.stage,
-            num_candidates=self.num_candidates, device=self.device,
-        ).indices  # fmt: skip
+        with shared_search(self.ranks):
+            return select_channel(
+                coordinates, self.proposal, beta=self.beta, coder="pfr", seed=seed, stage=self.stage,
+                num_candidates=self.num_candidates, device=self.device,
+            ).indices  # fmt: skip
 
 
 def solved_slope(x: Tensor, generator: Generator, training: TrainingPlan, num_candidates: int) -> float:

@@ -16,6 +16,7 @@ from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_opti
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, LimitError, ModelError
 from rcccodec.proposals.generator import Generator, GeneratorSpec, build_generator
+from rcccodec.ranks import ALONE, Ranks
 from rcccodec.training.encoder import Encoder
 from rcccodec.training.jitter import jitter
 from rcccodec.training.objectives import (
@@ -125,6 +126,7 @@ def train(
     report: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
     start_from: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trained:
     """Fit a generator to the rows of ``x``.
 
@@ -137,6 +139,8 @@ def train(
         report: told about every step.
         stop: polled every step; when true the run ends early, checkpoint written.
         start_from: checkpoint of a finished or interrupted run whose networks this one begins with.
+        ranks: processes that train together: each draws its own batches and candidates, gradients are
+            averaged, the first writes the checkpoint. Another number of them can resume it, with new draws.
 
     Raises:
         InputError: fewer than two blocks. LimitError: the training diverged.
@@ -152,7 +156,7 @@ def train(
         raise InputError(f"{len(x)} blocks are too few to train on")
     with torch.random.fork_rng(devices=[] if device == "cpu" else None):
         torch.manual_seed(plan.seed)
-        return _train(x, plan, checkpoint, resume, device, report, stop, start_from)
+        return _train(x, plan, checkpoint, resume, device, report, stop, start_from, ranks)
 
 
 def _train(
@@ -164,6 +168,7 @@ def _train(
     report: Callable[[Progress], None] | None,
     stop: Callable[[], bool] | None,
     start_from: Path | None,
+    ranks: Ranks,
 ) -> Trained:
     generator = build_generator(plan.generator)
     coordinates = plan.generator.num_coordinates or 0
@@ -180,7 +185,7 @@ def _train(
     optimizer = torch.optim.Adam(parameters, lr=plan.learning_rate)
     step, seconds, beta = 0, 0.0, plan.slopes[1]
     loss_bits, rate_bits, distortion = math.nan, math.nan, math.nan
-    if start_from is not None and not resume:
+    if start_from is not None and not resume and ranks.is_first:  # the others copy it
         tensors, _ = load_checkpoint(start_from)
         try:
             generator.load_state_dict(_under(tensors, "generator."))
@@ -188,7 +193,7 @@ def _train(
         except RuntimeError as error:
             raise ModelError(f"{start_from}: its networks have other sizes than this run's") from error
     if resume and checkpoint is not None:
-        tensors, values = load_checkpoint(checkpoint)
+        tensors, values = ranks.first_of(load_checkpoint(checkpoint) if ranks.is_first else None)
         if values.get("plan") != plan_values(plan):
             raise ModelError(
                 f"{checkpoint}: made by a run with other settings; start anew or give the same ones"
@@ -197,26 +202,29 @@ def _train(
             generator.load_state_dict(_under(tensors, "generator."))
             encoder.load_state_dict(_under(tensors, "encoder."))
             restore_optimizer(optimizer, _under(tensors, "optimizer."))
-            torch.set_rng_state(tensors["rng"])
-            if device != "cpu" and "rng_device" in tensors:
-                torch.cuda.set_rng_state(tensors["rng_device"], device)
             step, seconds = int(values["step"]), float(values["seconds"])
             loss_bits, beta = float(values["loss_bits"]), float(values["beta"])
             rate_bits = float(values.get("rate_bits", math.nan))
             distortion = float(values.get("distortion", math.nan))
+            _restore_streams(tensors, plan, step, device, ranks)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             cause = " ".join(str(error).split())
             raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause:.200})") from error
+    elif not ranks.is_first:
+        torch.manual_seed(ranks.stream_seed(plan.seed))  # the networks were begun alike
+    state = [*generator.state_dict().values(), *encoder.state_dict().values()]
+    ranks.copy_first(state)
 
     def save() -> None:
         if checkpoint is None:
             return
+        streams = _streams(device, ranks)
+        if not ranks.is_first:
+            return
         tensors = {f"generator.{k}": v for k, v in generator.state_dict().items()}
         tensors |= {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
         tensors |= {f"optimizer.{k}": v for k, v in optimizer_tensors(optimizer).items()}
-        tensors["rng"] = torch.get_rng_state()
-        if device != "cpu":
-            tensors["rng_device"] = torch.cuda.get_rng_state(device)
+        tensors |= streams
         values = {
             "plan": plan_values(plan),
             "step": step,
@@ -229,32 +237,62 @@ def _train(
         save_checkpoint(checkpoint, tensors, values)
 
     began, saved = time.monotonic() - seconds, time.monotonic()
-    while step < plan.steps and not (stop and stop()):
+    while step < plan.steps and not ranks.any(bool(stop and stop())):
         for group in optimizer.param_groups:
             group["lr"] = plan.learning_rate_at(step)
         now = _step_loss(x, plan, step, beta, generator, encoder)
-        value, beta = float(now.objective.detach()) / math.log(2), now.beta
-        if not (math.isfinite(value) and math.isfinite(float(now.loss.detach()))):
+        value, beta, reached_rate, reached, loss = ranks.mean(
+            float(now.objective.detach()) / math.log(2), now.beta, float(now.rate) / math.log(2),
+            float(now.distortion), float(now.loss.detach()),
+        )  # fmt: skip
+        if not (math.isfinite(value) and math.isfinite(loss)):
             raise LimitError(
                 f"training diverged at step {step}: the objective is {value} bits at slope {beta:g}"
             )
         optimizer.zero_grad(set_to_none=True)
         now.loss.backward()
+        ranks.average_gradients(parameters)
         torch.nn.utils.clip_grad_norm_(parameters, 1e3)
         optimizer.step()
         step += 1
         seconds = time.monotonic() - began
         loss_bits = _running_mean(loss_bits, value)
-        rate_bits = _running_mean(rate_bits, float(now.rate) / math.log(2))
-        distortion = _running_mean(distortion, float(now.distortion))
+        rate_bits = _running_mean(rate_bits, reached_rate)
+        distortion = _running_mean(distortion, reached)
         if report is not None:
             phase = "vae" if step <= plan.vae_steps else "nerd"
             report(Progress(step, plan.steps, phase, loss_bits, beta, seconds, rate_bits, distortion))
-        if time.monotonic() - saved > CHECKPOINT_EVERY_S:
+        if ranks.any(time.monotonic() - saved > CHECKPOINT_EVERY_S):
             save()
             saved = time.monotonic()
+    ranks.copy_first(state)  # statistics of batch normalisation are each rank's own
     save()
     return Trained(generator, plan, step, seconds, beta)
+
+
+def _streams(device: str, ranks: Ranks) -> dict[str, Tensor]:
+    """The random streams of all ranks by their names in a checkpoint."""
+    own = [torch.get_rng_state()]
+    if device != "cpu":
+        own.append(torch.cuda.get_rng_state(device))
+    return {
+        name if rank == 0 else f"{name}.{rank}": stream
+        for rank, streams in enumerate(ranks.gather(own))
+        for name, stream in zip(("rng", "rng_device"), streams, strict=False)
+    }
+
+
+def _restore_streams(
+    tensors: dict[str, Tensor], plan: TrainingPlan, step: int, device: str, ranks: Ranks
+) -> None:
+    """Put this rank's streams back; a rank that the checkpoint does not know begins one of its own."""
+    end = "" if ranks.is_first else f".{ranks.rank}"
+    if end and f"rng{end}" not in tensors:
+        torch.manual_seed(ranks.stream_seed(plan.seed + step))
+        return
+    torch.set_rng_state(tensors[f"rng{end}"])
+    if device != "cpu" and f"rng_device{end}" in tensors:
+        torch.cuda.set_rng_state(tensors[f"rng_device{end}"], device)
 
 
 @dataclass(frozen=True)

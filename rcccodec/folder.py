@@ -1,0 +1,127 @@
+"""Folders of files: what is in them, and what the mirrored files are called. No torch, no NumPy."""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rcccodec.atomic import output_error, write_bytes
+from rcccodec.errors import InputError
+
+PICTURES = (
+    ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif",
+)  # fmt: skip
+JOURNAL = ".rcc-folder.jsonl"
+
+
+def list_files(folder: Path, endings: Sequence[str]) -> list[str]:
+    """Paths below ``folder``, with slashes, of plain files with one of the endings (any case), sorted.
+
+    Hidden files and folders are left out; links to files are followed, links to folders are not.
+
+    Raises:
+        InputError: there are none, or a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot read: {error.strerror or error}") from error
+
+    found = []
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(root) / name
+            if name.lower().endswith(tuple(endings)) and not name.startswith(".") and path.is_file():
+                found.append(path.relative_to(folder).as_posix())
+    if not found:
+        raise InputError(f"{folder}: no files in it that end in {' '.join(endings)}")
+    return sorted(found)
+
+
+def mirrored(names: Sequence[str], short: Callable[[str], str], full: Callable[[str], str]) -> dict[str, str]:
+    """A name of its own for the copy of every file: ``short`` of it, or ``full`` where two would clash.
+
+    Names that differ in case alone clash too, as they do on some file systems.
+
+    Args:
+        names: distinct.
+        short: such as a.png -> a.rcc. full: distinct for distinct names, such as a.png -> a.png.rcc.
+    """
+    given = {name: short(name) for name in names}
+    while True:
+        times = Counter(name.casefold() for name in given.values())
+        clashing = [n for n, g in given.items() if times[g.casefold()] > 1 and g != full(n)]
+        if not clashing:
+            return given
+        given |= {name: full(name) for name in clashing}
+
+
+class Journal:
+    """What every file of a mirrored folder was made of: a line of JSON each, in a hidden file beside them.
+
+    A line is added once its file is there whole; after a sudden end it may be missing or cut, and its file is
+    then made anew, to the same bytes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._path = folder, folder / JOURNAL
+        self._entries: dict[str, dict[str, Any]] = {}
+        if self._path.is_file():
+            try:
+                lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
+            except OSError as error:
+                raise InputError(f"{self._path}: cannot read: {error.strerror or error}") from error
+            for line in lines:
+                try:
+                    entry = json.loads(line)
+                    self._entries[entry["file"]] = entry
+                except (ValueError, KeyError, TypeError, RecursionError):
+                    continue
+
+    def begin(self) -> None:
+        """Write what is known, once for each file, so that lines can be added.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        lines = "".join(f"{json.dumps(entry)}\n" for entry in self._entries.values())
+        write_bytes(self._path, lines.encode())
+
+    def kept(self, file: str, source: Path, request: str) -> dict[str, Any] | None:
+        """The report of a file that is still what was made of the same source by such a request; or None."""
+        entry = self._entries.get(file)
+        if entry is None or entry.get("request") != request:
+            return None
+        hashes = (_sha256(source), _sha256(self._folder / file))
+        same = None not in hashes and hashes == (entry.get("source_sha256"), entry.get("file_sha256"))
+        return dict(entry["report"]) if same and isinstance(entry.get("report"), dict) else None
+
+    def add(self, file: str, source: bytes, request: str, data: bytes, report: dict[str, Any]) -> None:
+        """Note a file that was just written.
+
+        Raises:
+            OutputError: the journal cannot be written.
+        """
+        entry = {
+            "file": file,
+            "request": request,
+            "source_sha256": source.hex(),
+            "file_sha256": hashlib.sha256(data).hexdigest(),
+            "report": report,
+        }
+        try:
+            with open(self._path, "a", encoding="ascii") as journal:
+                journal.write(f"{json.dumps(entry)}\n")
+        except OSError as error:
+            raise output_error(self._path, error) from error
+
+
+def _sha256(path: Path) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None

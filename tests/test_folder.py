@@ -1,0 +1,334 @@
+"""Folders of images: archives and mirrored files, by several processes, interrupted and taken up again."""
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from rcccodec import cli, codec, parts
+from rcccodec.bundle import load_model
+from rcccodec.commands import compress_folder, console
+from rcccodec.folder import JOURNAL, Journal, list_files, mirrored
+from rcccodec.images import read_image
+from rcccodec.request import Request
+from rcccodec.settings import choose_settings
+
+GREY = ["-m", "grey", "--coder", "pfr", "--index-code", "fitted", "--joint"]  # pairs of blocks share indices
+COUNT = 7
+
+
+@pytest.fixture
+def work(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with 7 images of one block and one of more in pics/ and below it."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("b.png", "a.png", "c.bmp", "sub/a.png", "sub/deep/z.png", "sub/m.png", "x.png"):
+        Path("pics", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(Path("pics", name))
+    Image.fromarray(rng.integers(0, 256, (24, 17), np.uint8)).save("pics/big.png")
+    Path("pics/notes.txt").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture
+def rcc(capfd: pytest.CaptureFixture[str]):
+    """Run rcc in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        before = signal.signal(signal.SIGTERM, console.terminate)
+        try:
+            code = cli.run(list(arguments))
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+def tree(folder: str) -> dict[str, bytes]:
+    """Contents of all files below a folder but the journal."""
+    files = (p for p in Path(folder).rglob("*") if p.is_file() and p.name != JOURNAL)
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+def expected_archive() -> bytes:
+    images = [read_image(Path("pics", name))[0] for name in list_files(Path("pics"), [".png", ".bmp"])]
+    return codec.compress(images, "grey", coder="pfr", index_code="fitted", joint=True).data
+
+
+def kills(function: Callable, at: int, kill: signal.Signals = signal.SIGINT) -> Callable:
+    """The function, with a signal to this process when it has returned for the ``at``-th time."""
+    calls = []
+
+    def call(*arguments: object, **options: object) -> object:
+        result = function(*arguments, **options)
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), kill)
+        return result
+
+    return call
+
+
+def counted(function: Callable, calls: list) -> Callable:
+    def call(*arguments: object, **options: object) -> object:
+        calls.append(arguments)
+        return function(*arguments, **options)
+
+    return call
+
+
+def test_an_archive_holds_the_images_by_path_whatever_the_folder_lists_first(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    assert rcc("compress", "pics", "-o", "one.rcc", *GREY)[0] == 0
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda *a, **k: [(r, d, n[::-1]) for r, d, n in walk(*a, **k)][::-1])
+    assert rcc("compress", "pics", "-o", "two.rcc", *GREY)[0] == 0
+    assert Path("one.rcc").read_bytes() == Path("two.rcc").read_bytes() == expected_archive()
+    assert len(codec.decompress(Path("one.rcc").read_bytes())) == COUNT + 1
+    assert sorted(os.listdir()) == ["one.rcc", "pics", "two.rcc"]
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 10, 16])
+def test_an_archive_in_parts_is_the_archive_in_one(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, blocks: int
+):
+    monkeypatch.setattr(parts, "PART_BLOCKS", blocks)
+    calls: list = []
+    monkeypatch.setattr(parts, "choose", counted(parts.choose, calls))
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
+    assert len(calls) > 1 or blocks == 16
+    assert Path("a.rcc").read_bytes() == expected_archive()
+
+
+def test_cutting_through_a_shared_index_would_change_the_file(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    def wrong(sources: list, settings: object, blocks: int) -> list[parts.Part]:
+        rows = [[[1]] * (n == 1) + [[9]] * (n == 9) for n in (1, 1, 9, 1, 1, 1, 1, 1)]
+        assert [9 if x.shape == (24, 17) else 1 for x in sources] == [row[0][0] for row in rows]
+        return [parts.Part(i, i + 1, row) for i, row in enumerate(rows)]
+
+    monkeypatch.setattr(parts, "cut", wrong)
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
+    assert Path("a.rcc").read_bytes() != expected_archive()
+
+
+@given(shapes=st.lists(st.sampled_from([(8, 8), (5, 8), (16, 8), (40, 33)]), min_size=1, max_size=30),
+       blocks=st.integers(1, 50))  # fmt: skip
+def test_parts_cover_all_images_and_end_between_shared_indices(model_folder: Path, shapes: list, blocks: int):
+    settings = choose_settings(load_model(model_folder / "grey"), coder="pfr", joint=True)
+    assert settings.joint_sizes() == [2]
+    cut = parts.cut([np.zeros(shape, np.uint8) for shape in shapes], settings, blocks)
+    assert [p.first for p in cut] == [0, *(p.last for p in cut[:-1])]
+    assert cut[-1].last == len(shapes)
+    for part in cut[:-1]:
+        following = shapes[part.last]
+        goes_on = shapes[part.last - 1] == following and following[0] <= 8
+        assert not goes_on or part.counts[-1][0] % 2 == 0
+    assert all(sum(row[0] for row in part.counts) >= blocks for part in cut[:-1])
+
+
+def test_an_interrupted_archive_goes_on_with_the_parts_it_lacks(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(parts, "PART_BLOCKS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_save", kills(parts._save, 2))
+        code, _, err = rcc("compress", "pics", "-o", "a.rcc", *GREY)
+    assert (code, err.strip()) == (130, "rcc: interrupted")
+    assert sorted(os.listdir()) == [".a.rcc.parts", "pics"]
+    kept = sorted(Path(".a.rcc.parts").iterdir())
+    assert len(kept) == 2
+    kept[0].write_bytes(kept[0].read_bytes()[:-9])  # a damaged part is made anew
+    calls: list = []
+    monkeypatch.setattr(parts, "choose", counted(parts.choose, calls))
+    monkeypatch.setattr(parts, "_load", counted(parts._load, looked := []))
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
+    assert len(calls) == len(looked) - 1
+    assert Path("a.rcc").read_bytes() == expected_archive()
+    assert sorted(os.listdir()) == ["a.rcc", "pics"]
+
+
+def test_kept_parts_of_other_settings_are_not_taken(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "PART_BLOCKS", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_save", kills(parts._save, 3))
+        assert rcc("compress", "pics", "-o", "a.rcc", *GREY, "--seed", "9")[0] == 130
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
+    assert Path("a.rcc").read_bytes() == expected_archive()
+
+
+def test_an_archive_with_an_unreadable_image_is_refused_before_anything_is_written(work: Path, rcc):
+    Path("pics/sub/k.png").write_bytes(b"nothing")
+    code, _, err = rcc("compress", "pics", "-o", "a.rcc", *GREY)
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "k.png" in err
+    assert os.listdir() == ["pics"]
+
+
+def test_mirrored_files_are_those_of_each_image_alone(work: Path, rcc):
+    Image.open("pics/a.png").save("pics/a.bmp")
+    assert rcc("compress", "pics", "-o", "out/", *GREY)[0] == 0
+    made = tree("out")
+    assert sorted(made) == [
+        "a.bmp.rcc", "a.png.rcc", "b.rcc", "big.rcc", "c.rcc", "sub/a.rcc", "sub/deep/z.rcc", "sub/m.rcc",
+        "x.rcc",
+    ]  # fmt: skip
+    for name in ("sub/deep/z", "big"):
+        image = read_image(f"pics/{name}.png")[0]
+        alone = codec.compress(image, "grey", coder="pfr", index_code="fitted", joint=True)
+        assert made[f"{name}.rcc"] == alone.data
+
+
+def test_mirrored_files_that_are_as_asked_stay_and_all_others_are_made(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    calls: list = []
+    monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls))
+
+    def made_by(*arguments: str) -> list[str]:
+        calls.clear()
+        assert rcc("compress", "pics", "-o", "out/", *arguments)[0] == 0
+        return [task.file for (task,) in calls]
+
+    assert len(made_by(*GREY)) == COUNT + 1
+    first = tree("out")
+    assert made_by(*GREY) == []
+    assert made_by(*GREY, "--no-overwrite") == []
+    Path("out/b.rcc").write_bytes(b"")
+    os.unlink("out/sub/a.rcc")
+    assert made_by(*GREY) == ["b.rcc", "sub/a.rcc"]
+    assert tree("out") == first
+    Image.open("pics/x.png").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save("pics/x.png")
+    assert made_by(*GREY) == ["x.rcc"]
+    assert len(made_by(*GREY, "--seed", "9")) == COUNT + 1
+    assert len(made_by("-m", "grey")) == COUNT + 1
+    lines = Path("out", JOURNAL).read_bytes()
+    Path("out", JOURNAL).write_bytes(lines[:-30] + b"\n[]\n\xff")  # its last line cut, and rubbish
+    assert made_by("-m", "grey") == ["x.rcc"]
+
+
+@pytest.mark.parametrize(("kill", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_folder_keeps_whole_files_and_goes_on(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, kill: signal.Signals, exit_code: int, jobs: str
+):
+    before = set(multiprocessing.active_children())
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "add", kills(Journal.add, 3, kill))
+        code, _, err = rcc("compress", "pics", "-o", "out/", *GREY, "--jobs", jobs)
+    assert code == exit_code
+    assert err.strip().count("\n") == 0
+    for child in set(multiprocessing.active_children()) - before:
+        child.join(60)
+        assert child.exitcode is not None
+    some = tree("out")
+    assert len(some) == 3
+    calls: list = []
+    monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls))
+    assert rcc("compress", "pics", "-o", "out/", *GREY)[0] == 0
+    assert len(calls) == COUNT + 1 - 3
+    rcc("compress", "pics", "-o", "whole/", *GREY)
+    assert tree("out") == tree("whole")
+    assert some.items() <= tree("whole").items()
+
+
+def test_two_processes_make_the_archive_of_one(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "LEAST_BLOCKS", 1)
+    assert rcc("compress", "pics", "-o", "one.rcc", *GREY)[0] == 0
+    monkeypatch.setattr(parts, "run_jobs", counted(parts.run_jobs, calls := []))
+    assert rcc("compress", "pics", "-o", "two.rcc", *GREY, "--jobs", "2")[0] == 0
+    assert [len(tasks) for _, tasks, _ in calls] == [2]
+    assert Path("one.rcc").read_bytes() == Path("two.rcc").read_bytes()
+
+
+def test_an_unreadable_image_is_named_and_the_others_go_on(work: Path, rcc):
+    Path("pics/sub/k.png").write_bytes(b"nothing")
+    for _ in range(2):
+        code, out, err = rcc("compress", "pics", "-o", "out/", *GREY)
+        assert code == 3
+        assert err.startswith("rcc: error: pics/sub/k.png: ")
+        assert err.count("\n") == 2
+        assert len(tree("out")) == COUNT + 1
+    assert f"{COUNT + 1} of {COUNT + 2} images" in out
+
+
+def test_no_overwrite_refuses_a_file_of_other_options_before_it_begins(work: Path, rcc):
+    rcc("compress", "pics", "-o", "out/", *GREY)
+    os.unlink("out/b.rcc")
+    before = tree("out")
+    code, _, err = rcc("compress", "pics", "-o", "out/", *GREY, "--seed", "9", "--no-overwrite")
+    assert code == 6
+    assert err.count("\n") == 1
+    assert tree("out") == before
+
+
+def test_the_json_has_a_row_an_image_whether_made_or_kept(work: Path, rcc):
+    rows = [json.loads(rcc("compress", "pics", "-o", "out/", *GREY, "--json")[1]) for _ in range(2)]
+    assert rows[0] == rows[1]
+    assert sum(row["file_bytes"] for row in rows[0]) == sum(map(len, tree("out").values()))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["pics", "pics/a.png", "-o", "a.rcc"], ["pics/a.png", "pics", "-o", "o/"]]
+)
+def test_a_folder_beside_another_input_is_wrong_usage(work: Path, rcc, arguments: list[str]):
+    assert rcc("compress", *arguments)[0] == 2
+
+
+def test_a_folder_without_images_is_an_input_error(work: Path, rcc):
+    Path("none/.hidden").mkdir(parents=True)
+    Path("none/.hidden/a.png").write_bytes(Path("pics/a.png").read_bytes())
+    os.mkfifo("none/pipe.png")
+    for output in ("a.rcc", "out/"):
+        assert rcc("compress", "none", "-o", output)[0] == 3
+    assert sorted(os.listdir()) == ["none", "pics"]
+
+
+def test_a_folder_of_files_becomes_a_folder_of_images(work: Path, rcc):
+    rcc("compress", "pics", "-o", "out/", *GREY)
+    rcc("compress", "pics/sub", "-o", "out/sub/all.rcc", *GREY)
+    Path("out/broken.rcc").write_bytes(b"RCC")
+    code, out, err = rcc("decompress", "out", "-o", "back")
+    assert code == 4
+    assert err.startswith("rcc: error: out/broken.rcc: ")
+    assert f"{COUNT + 2} of {COUNT + 3} files" in out
+    made = sorted(tree("back"))
+    assert "sub/deep/z.png" in made
+    assert "c.png" in made
+    assert [name for name in made if "all/" in name] == [f"sub/all/000{i}.png" for i in range(3)]
+    x_hat = codec.decompress(Path("out/big.rcc").read_bytes())[0]
+    np.testing.assert_array_equal(read_image("back/big.png")[0], x_hat)
+
+
+@given(st.sets(st.text("aA.bpng/", min_size=1, max_size=6), max_size=12))
+def test_mirrored_names_never_clash(names: set[str]):
+    given = mirrored(sorted(names), lambda n: n.split(".")[0] + ".rcc", lambda n: n + ".rcc")
+    assert set(given) == names
+    folded = [given[name].casefold() for name in given if given[name] != name + ".rcc"]
+    assert len(set(given.values())) == len(names)
+    assert len(set(folded)) == len(folded)
+
+
+def test_a_fingerprint_sees_the_method_and_the_model_but_not_the_device():
+    one = Request("grey", beta=1.0)
+    assert one.fingerprint("a") == Request("other", beta=1.0, device="cuda").fingerprint("a")
+    others = [
+        one.fingerprint("b"),
+        Request("grey", beta=2.0).fingerprint("a"),
+        Request("grey").fingerprint("a"),
+    ]
+    assert len({one.fingerprint("a"), *others}) == 4
