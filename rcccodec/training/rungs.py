@@ -14,11 +14,13 @@ from torch import Tensor
 
 from rcccodec.channel.search import select_with_cost
 from rcccodec.index_code.codebook_prior import CodebookPrior
+from rcccodec.joint import joint_size
 from rcccodec.proposals.generator import Generator, GeneratorProposal
 from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
 from rcccodec.training.extension import Kept
 from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
+from rcccodec.training.joint_codes import fit_joint_codes
 from rcccodec.training.trainer import TrainingPlan, to_unit
 
 HELD_OUT_BLOCKS = 2000
@@ -139,6 +141,16 @@ def measure_and_fit(
                 levels |= fit_channel_priors(coordinates, proposal, fitted=record["fitted"], **common)
                 record["priors"] = {coder: f"{s}.{b}.{coder}" for coder in levels}
                 priors |= {f"{s}.{b}.{coder}": row for coder, row in levels.items()}
+                size = joint_size(plan.candidates, record["zipf_rate_millibits"])
+                if size > 1:
+                    shared = fit_joint_codes(coordinates, proposal, size=size, **common)
+                    record["joint"] = {
+                        "blocks": size,
+                        "num_candidates": plan.candidates,
+                        "fitted": shared.fitted,
+                        "priors": {coder: f"{s}.{b}.x{size}.{coder}" for coder in shared.levels},
+                    }
+                    priors |= {f"{s}.{b}.x{size}.{coder}": row for coder, row in shared.levels.items()}
             rungs.append({"beta": beta, "stages": [*before, record]})
         before.append(record)
         if coded and i + 1 < len(stages):

@@ -1,0 +1,55 @@
+"""The index codes of what several blocks of a stage share, fitted on random groups of training blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.proposals.joint import JointProposal
+from rcccodec.training.groups import random_groups
+from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
+
+HISTOGRAM_GROUPS, HISTOGRAM_SEEDS = 4000, tuple((1 << 33) + (1 << 16) + i for i in range(4))
+PRIOR_BLOCKS, PRIOR_GROUPS = 20_000, 80_000
+
+
+@dataclass(frozen=True)
+class FittedJointCodes:
+    """By coder: ``fitted``, class frequencies as FittedCode takes them; ``levels``, uint8 (N,), a prior's."""
+
+    fitted: dict[str, list[int]]
+    levels: dict[str, NDArray[np.uint8]]
+
+
+def fit_joint_codes(
+    coordinates: Tensor,
+    one: GeneratorProposal,
+    *,
+    size: int,
+    beta: float,
+    num_candidates: int,
+    stage: int,
+    seed: int,
+    device: str = "cpu",
+) -> FittedJointCodes:
+    """Index codes of ``size`` blocks that are chosen together; see `rcccodec.training.index_codes`.
+
+    Blocks are grouped at random, and each is in many groups: what varies most is which of its groups a block
+    meets a candidate in. Neighbours in a photograph are more alike than that; the codes then cost a little
+    more and the law is what it was.
+
+    Args:
+        coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
+    """
+    proposal = JointProposal(one, size)
+    common = {"beta": beta, "num_candidates": num_candidates, "stage": stage, "device": device}
+    some = random_groups(coordinates, size, min(HISTOGRAM_GROUPS, len(coordinates)))
+    fitted = fit_histograms(some[:], proposal, seeds=HISTOGRAM_SEEDS, **common)
+    groups = random_groups(coordinates[:PRIOR_BLOCKS], size, PRIOR_GROUPS)
+    levels = {"mincost": fit_codebook_prior(groups, proposal, seed=seed, **common)}
+    levels |= fit_channel_priors(groups, proposal, seed=seed, fitted=fitted, **common)
+    return FittedJointCodes(fitted, levels)
