@@ -285,7 +285,7 @@ def test_codes_fitted_to_pairs_cost_less_on_pairs_never_seen():
         other = select_channel(
             unseen, pairs, coder=coder, num_candidates=N, beta=BETA, seed=SEED + 1
         ).indices.numpy()
-        assert prior.lengths_bits(other).mean() > mean[1]  # the control: another codebook's indices
+        assert prior.lengths_bits(other).mean() > mean[0] + 0.1  # the control: another codebook's indices
     cost = {
         name: float(
             select_with_cost(
