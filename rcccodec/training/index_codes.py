@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,9 +24,22 @@ from rcccodec.training.groups import CentredGroups, Groups
 NEAREST = 256  # candidates kept per training block while a prior is learnt
 SOFT_STEPS, HARD_STEPS = 60, 12
 PSEUDO_COUNT = 0.01
-CLOSE, TEMPERATURE, HARD_SHARE, FITTED_BLOCKS = 64, 0.4, 0.3, 1000  # of the priors of channel simulation
+CLOSE = 64  # candidates kept per training block for the priors of channel simulation
 GUESS_DISTANCES, GUESS_STEPS, GUESS_DOUBT = 1 << 25, 60, 0.1  # 128 MiB
 _KEPT_BYTES = 1 << 30  # of a codebook's candidates, for the next coder
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How counts of winners become the priors of channel simulation.
+
+    All but ``hard_share`` of a block's count goes to its runners-up too, by softmax(-(beta d + ln W) /
+    temperature); the fitted histogram stands in with the weight of ``fitted_blocks`` blocks.
+    """
+
+    temperature: float = 0.4
+    hard_share: float = 0.3
+    fitted_blocks: float = 1000
 
 
 def fit_histograms(
@@ -156,14 +170,14 @@ def fit_channel_priors(
     stage: int,
     seed: int,
     fitted: dict[str, list[int]],
+    smoothing: Smoothing = Smoothing(),
     device: str = "cpu",
 ) -> dict[str, NDArray[np.uint8]]:
     """Length of every index of one codebook under "pfr" and "orc", whose choice it leaves as it is.
 
     An index that wins for many blocks gets a short code: its probability given the codebook and its arrival
-    times, which the fitted histogram averages over. Counts alone would need many blocks an index, so most of
-    a block's count is shared out among its runners-up, by softmax(-(beta d + ln W) / temperature), and the
-    histogram stands in with a thousand blocks' weight.
+    times, which the fitted histogram averages over. Counts alone would need many blocks an index, hence the
+    ``smoothing``.
 
     Args:
         coordinates: (n, dim) training blocks, at least one; groups of them for a proposal of as many draws.
@@ -186,13 +200,12 @@ def fit_channel_priors(
     levels = {}
     for coder, weights in log_w.items():
         scores = -(beta * distances + weights[columns]).double()
-        shares = (1 - HARD_SHARE) * torch.softmax(scores / TEMPERATURE, dim=1)
-        shares.scatter_add_(
-            1, scores.argmax(1, keepdim=True), torch.full((len(scores), 1), HARD_SHARE).double()
-        )
+        shares = (1 - smoothing.hard_share) * torch.softmax(scores / smoothing.temperature, dim=1)
+        hard = torch.full((len(scores), 1), smoothing.hard_share)
+        shares.scatter_add_(1, scores.argmax(1, keepdim=True), hard.double())
         counts = torch.bincount(columns.flatten(), shares.flatten(), minlength=num_candidates).numpy()
         code = FittedCode(fitted[coder], num_candidates)
-        counts += FITTED_BLOCKS * np.exp2(-code.lengths_bits(np.arange(num_candidates)))
+        counts += smoothing.fitted_blocks * np.exp2(-code.lengths_bits(np.arange(num_candidates)))
         levels[coder] = quantise(-np.log2(counts / counts.sum()))
     return levels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import Tensor
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.proposals.joint import JointProposal
 from rcccodec.training.groups import random_groups
-from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
+from rcccodec.training.index_codes import Smoothing, fit_channel_priors, fit_codebook_prior, fit_histograms
 
 HISTOGRAM_GROUPS, HISTOGRAM_SEEDS = 4000, tuple((1 << 33) + (1 << 16) + i for i in range(4))
 PRIOR_BLOCKS, PRIOR_GROUPS = 20_000, 80_000
+SMOOTHING = Smoothing(temperature=0.8, hard_share=0.0, fitted_blocks=3000)  # rates are higher: softer counts
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ def fit_joint_codes(
     num_candidates: int,
     stage: int,
     seed: int,
+    coders: Sequence[str] = ("pfr", "orc", "mincost"),
     device: str = "cpu",
 ) -> FittedJointCodes:
     """Index codes of ``size`` blocks that are chosen together; see `rcccodec.training.index_codes`.
@@ -44,12 +47,17 @@ def fit_joint_codes(
 
     Args:
         coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
+        coders: that priors are wanted for; PFR and ORC come together.
     """
     proposal = JointProposal(one, size)
     common = {"beta": beta, "num_candidates": num_candidates, "stage": stage, "device": device}
     some = random_groups(coordinates, size, min(HISTOGRAM_GROUPS, len(coordinates)))
     fitted = fit_histograms(some[:], proposal, seeds=HISTOGRAM_SEEDS, **common)
     groups = random_groups(coordinates[:PRIOR_BLOCKS], size, PRIOR_GROUPS)
-    levels = {"mincost": fit_codebook_prior(groups, proposal, seed=seed, **common)}
-    levels |= fit_channel_priors(groups, proposal, seed=seed, fitted=fitted, **common)
+    levels: dict[str, NDArray[np.uint8]] = {}
+    if "mincost" in coders:
+        levels["mincost"] = fit_codebook_prior(groups, proposal, seed=seed, **common)
+    if {"pfr", "orc"} & set(coders):
+        channel = {"fitted": fitted, "smoothing": SMOOTHING, "seed": seed}
+        levels |= fit_channel_priors(groups, proposal, **channel, **common)
     return FittedJointCodes(fitted, levels)
