@@ -4,9 +4,9 @@
     python bench/joint_codes.py --candidates 262144 --coders pfr --rungs 0 3
 
 The codes of shared indices are fitted on training digits, as ``rcc refit`` does, for each N, slope and
-codebook asked for. Then MNIST test digits go through real files, decoded and compared, with shared indices in the
-``borrowed`` fitted table of the model's stage of the nearest rate, in the ``fitted`` table of just so many
-digits, and in a ``prior`` of this codebook. ``excess_bits`` is that of shared_indices.py, over the NERD
+codebook asked for. Then MNIST test digits go through real files, decoded and compared, with shared indices in
+the ``borrowed`` fitted table of the model's stage of the nearest rate, in the ``fitted`` table of just so
+many digits, and in a ``prior`` of this codebook. ``excess_bits`` is that of shared_indices.py, over the NERD
 estimate with the same codebook and N.
 """
 
@@ -97,7 +97,7 @@ def measure(
     coders: tuple[str, ...],
     device: str = "cpu",
 ) -> list[Row]:
-    """The rows of one rung and N: a row a coder and code, means over codebooks; none where no index is shared."""
+    """The rows of one rung and N, means over codebooks: one a coder and code; none if none share."""
     stage = model.rungs[rung].stages[0]
     size = joint_size(num_candidates, stage.zipf_rate_millibits)
     if size == 1:

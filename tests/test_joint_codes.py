@@ -284,16 +284,12 @@ def test_codes_fitted_to_pairs_cost_less_on_pairs_never_seen():
         mean = [float(code.lengths_bits(chosen).mean()) for code in (prior, histogram)]
         assert mean[0] < mean[1] - 0.1
         assert CodebookPrior(other.levels[coder]).lengths_bits(chosen).mean() > mean[0] + 0.3  # the control
-    cost = {
-        name: float(
-            select_with_cost(
-                unseen, pairs, cost_nats=np.log(2) * code.lengths_bits(k), **common
-            ).scores.mean()
-        )
-        for name, code in (
-            ("prior", CodebookPrior(made.levels["mincost"])),
-            ("histogram", FittedCode(made.fitted["mincost"], N)),
-            ("moved", CodebookPrior(np.random.default_rng(0).permutation(made.levels["mincost"]))),
-        )
-    }
+    cost = {}
+    for name, code in (
+        ("prior", CodebookPrior(made.levels["mincost"])),
+        ("histogram", FittedCode(made.fitted["mincost"], N)),
+        ("moved", CodebookPrior(np.random.default_rng(0).permutation(made.levels["mincost"]))),
+    ):
+        nats = np.log(2) * code.lengths_bits(k)
+        cost[name] = float(select_with_cost(unseen, pairs, cost_nats=nats, **common).scores.mean())
     assert cost["prior"] < cost["histogram"] < cost["moved"]
