@@ -46,7 +46,8 @@ def refit(
     quiet: bool,
 ) -> None:
     """Fit the index codes of MODEL anew, on the data it was trained on: for more candidates, for another
-    codebook, or because fitting has become better. Its generators stay as they are.
+    codebook, or because fitting has become better. Its generators stay as they are. Where N has room for
+    several blocks an index, what they share gets codes of its own.
     """
     if (Path(output) / "model.json").exists():
         raise OutputError(f"{output}: holds a model; name another folder")

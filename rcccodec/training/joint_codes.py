@@ -16,7 +16,7 @@ from rcccodec.training.index_codes import Smoothing, fit_channel_priors, fit_cod
 
 HISTOGRAM_GROUPS, HISTOGRAM_SEEDS = 4000, tuple((1 << 33) + (1 << 16) + i for i in range(4))
 PRIOR_BLOCKS, PRIOR_GROUPS = 20_000, 80_000
-SMOOTHING = Smoothing(temperature=0.8, hard_share=0.0, fitted_blocks=3000)  # rates are higher: softer counts
+SMOOTHING = Smoothing(temperature=0.6, hard_share=0.0, fitted_blocks=3000)  # rates are higher: softer counts
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ def fit_joint_codes(
 ) -> FittedJointCodes:
     """Index codes of ``size`` blocks that are chosen together; see `rcccodec.training.index_codes`.
 
-    Blocks are grouped at random, and each is in many groups: what varies most is which of its groups a block
-    meets a candidate in. Neighbours in a photograph are more alike than that; the codes then cost a little
-    more and the law is what it was.
+    Blocks are grouped at random, each in several groups, for few blocks make many groups and an index that is
+    seldom chosen needs many. Neighbours in a photograph are more alike than such groups; that can cost bits
+    but leaves the law as it is.
 
     Args:
         coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
