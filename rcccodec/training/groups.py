@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -47,19 +48,29 @@ class CentredGroups:
     def __init__(self, groups: Groups, device: torch.device) -> None:
         self._one, self._members = CentredBlocks(groups.blocks, device), groups.members.to(device)
         self.square_norms = self._one.square_norms[self._members].sum(1)  # float64 (groups,)
+        self._buffers: dict[str, Tensor] = {}  # fresh memory for every chunk would cost more than the sums
 
     def centre(self, y: Tensor) -> Tensor:
         """Candidates (n, size * dim) in the frame of the blocks."""
         return (y.view(len(y), self._members.shape[1], -1) - self._one.mean).flatten(1)
 
     def tiles(self, y_centred: Tensor, row: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (groups, ``row + scale x y^T`` float32 (groups, n)), a few groups at a time."""
-        draws = y_centred.view(len(y_centred), self._members.shape[1], -1).unbind(1)
-        products = [torch.mm(self._one.x, y.T).mul_(scale) for y in draws]
-        height = max(1, _TILE_SCORES // len(row))
+        """Yield (groups, ``row + scale x y^T`` float32 (groups, n)); the next tile overwrites it."""
+        size, n = self._members.shape[1], len(y_centred)
+        products = self._buffer("products", (size, len(self._one.x), n))
+        for product, y in zip(products, y_centred.view(n, size, -1).unbind(1), strict=True):
+            torch.mm(self._one.x, y.T, out=product).mul_(scale)
+        height = max(1, _TILE_SCORES // n)
         for first in range(0, len(self._members), height):
             members = self._members[first : first + height]
-            scores = products[0][members[:, 0]].add_(row)
-            for product, which in zip(products[1:], members.T[1:], strict=True):
-                scores.add_(product[which])
+            scores = self._buffer("scores", (len(members), n)).copy_(row.expand(len(members), n))
+            for product, which in zip(products, members.T, strict=True):
+                part = self._buffer("part", (len(members), n))
+                scores.add_(torch.index_select(product, 0, which, out=part))
             yield slice(first, first + len(members)), scores
+
+    def _buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = torch.empty(size, device=self._members.device)
+        return self._buffers[name][:size].view(shape)
