@@ -24,7 +24,6 @@ from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.proposals.joint import JointProposal
 from rcccodec.randomness import standard_normals
 from rcccodec.settings import choose_settings
-from rcccodec.training import joint_codes
 from rcccodec.training.groups import CentredGroups, random_groups
 from rcccodec.training.joint_codes import fit_joint_codes
 
@@ -263,12 +262,6 @@ def gaussian_blocks(start: int, count: int) -> torch.Tensor:
     return standard_normals(1, torch.arange(start, start + count), 2, 1 << 20) * scale
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_codes, "PRIOR_GROUPS", 12_000)
-
-
-@pytest.mark.usefixtures("few")
 def test_codes_fitted_to_pairs_cost_less_on_pairs_never_seen():
     one = GaussianProposal(VARIANCES, BETA)
     pairs = JointProposal(one, 2)

@@ -15,7 +15,7 @@ from rcccodec.training.groups import random_groups
 from rcccodec.training.index_codes import Smoothing, fit_channel_priors, fit_codebook_prior, fit_histograms
 
 HISTOGRAM_GROUPS, HISTOGRAM_SEEDS = 4000, tuple((1 << 33) + (1 << 16) + i for i in range(4))
-PRIOR_BLOCKS, PRIOR_GROUPS = 20_000, 80_000
+PRIOR_BLOCKS, GROUPS_PER_BLOCK = 20_000, 4
 SMOOTHING = Smoothing(temperature=0.6, hard_share=0.0, fitted_blocks=3000)  # rates are higher: softer counts
 
 
@@ -53,7 +53,8 @@ def fit_joint_codes(
     common = {"beta": beta, "num_candidates": num_candidates, "stage": stage, "device": device}
     some = random_groups(coordinates, size, min(HISTOGRAM_GROUPS, len(coordinates)))
     fitted = fit_histograms(some[:], proposal, seeds=HISTOGRAM_SEEDS, **common)
-    groups = random_groups(coordinates[:PRIOR_BLOCKS], size, PRIOR_GROUPS)
+    blocks = coordinates[:PRIOR_BLOCKS]
+    groups = random_groups(blocks, size, GROUPS_PER_BLOCK * len(blocks))
     levels: dict[str, NDArray[np.uint8]] = {}
     if "mincost" in coders:
         levels["mincost"] = fit_codebook_prior(groups, proposal, seed=seed, **common)
