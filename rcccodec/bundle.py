@@ -1,6 +1,7 @@
 """Model bundles: a folder with ``model.json``, ``weights.safetensors`` and a card. Nothing is unpickled.
 
-    model.json            name, ladder, rates, index codes, and the SHA-256 of the weights
+    model.json            version (2 where a stage has codes of shared indices), name, ladder, rates, index
+                          codes, and the SHA-256 of the weights
     weights.safetensors   generators.<g>.<parameter> (float16; bases float32), priors.<name> (uint8),
                           prior_sums.<name> (int64; computed where an older bundle has none)
     README.md             the card, for people
@@ -24,8 +25,11 @@ from numpy.typing import NDArray
 
 from rcccodec.errors import ModelError
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
+from rcccodec.index_code.fitted import FittedCode
+from rcccodec.joint import MAX_JOINT_BLOCKS, joint_size
 from rcccodec.model_search import (
     BUNDLE_VERSION,
+    JOINT_BUNDLE_VERSION,
     find_model,
     list_models,
     model_path,
@@ -40,8 +44,8 @@ if TYPE_CHECKING:
     from rcccodec.proposals.generator import Generator, GeneratorProposal
 
 __all__ = [
-    "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model", "model_path",
-    "read_card", "read_weights", "rounded",
+    "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model",
+    "model_path", "read_card", "read_weights", "rounded",
 ]  # fmt: skip
 
 WEIGHTS = "weights.safetensors"
@@ -53,12 +57,22 @@ MAX_TILE_SIDE = 512  # of the rectangle that the blocks of all stages divide
 
 
 @dataclass(frozen=True)
+class JointCodes:
+    """The index codes of what ``size`` blocks share; ``fitted`` and ``priors`` as a stage has its own."""
+
+    size: int
+    fitted: dict[str, list[int]]
+    priors: dict[str, CodebookPrior]
+
+
+@dataclass(frozen=True)
 class Stage:
     """One search of a rung: what it codes, at which slope, and what that costs.
 
     ``rate_bits`` and ``distortion`` are the held-out NERD estimates of one block, given the stages before.
     ``fitted`` maps a coder's name to the class frequencies of FittedCode; ``priors``, to the code of what it
     chooses from the codebook of the model's default seed and number of candidates, and from no other.
+    ``joint`` has those of indices that blocks share at that number; None where none do, or in older bundles.
     """
 
     block: tuple[int, int]
@@ -68,6 +82,7 @@ class Stage:
     zipf_rate_millibits: int
     fitted: dict[str, list[int]]
     priors: dict[str, CodebookPrior]
+    joint: JointCodes | None
     generator: Generator
 
     def proposal(self, device: str = "cpu") -> GeneratorProposal:
@@ -176,7 +191,9 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
     for fields in card["rungs"]:
         if not 1 <= len(fields["stages"]) <= MAX_STAGES:
             raise ValueError("number of stages out of bounds")
-        stages = [_stage(f, generators, priors, channels) for f in fields["stages"]]
+        stages = [_stage(f, generators, priors, channels, num_candidates) for f in fields["stages"]]
+        if card["bundle_version"] == BUNDLE_VERSION and any(s.joint is not None for s in stages):
+            raise ValueError("codes of shared indices in a bundle of version 1")
         if any(math.lcm(*(s.block[axis] for s in stages)) > MAX_TILE_SIDE for axis in (0, 1)):
             raise ValueError("the blocks of a rung do not fit together")
         rungs.append(Rung(_number(fields, "beta", positive=True), tuple(stages)))
@@ -231,6 +248,7 @@ def _stage(
     generators: list[Generator],
     priors: dict[str, CodebookPrior],
     channels: int,
+    num_candidates: int,
 ) -> Stage:
     block = {"h": fields["block"][0], "w": fields["block"][1]}
     height, width = (_integer(block, axis, 1, MAX_TILE_SIDE) for axis in "hw")
@@ -238,25 +256,55 @@ def _stage(
     if channels and generator.spec.shape != (height, width, channels):
         raise ValueError("a stage's block is not what its generator makes")
     names = dict(fields.get("priors", {"mincost": fields.get("prior")}))  # older bundles have one, min-cost's
-    if unknown := {str(name) for name in names.values() if name is not None} - priors.keys():
-        raise ValueError(f"tensor priors.{min(unknown)} is missing")
     if not fields["beta"] <= MAX_SLOPE:
         raise ValueError(f"beta must be at most {MAX_SLOPE:g}")
     if not fields["rate_bits"] > -1:  # log2(R + 1) of the guarantee needs this; an estimate is 0 at least
         raise ValueError("rate_bits must not be negative")
-    fitted = {str(coder): list(row) for coder, row in fields["fitted"].items()}
-    if not all(isinstance(frequency, int) for row in fitted.values() for frequency in row):
-        raise ValueError("a fitted code's frequencies are not whole numbers")
+    rate_millibits = _integer(fields, "zipf_rate_millibits", 0, 1 << 31)
+    joint = fields.get("joint")
     return Stage(
         block=(height, width),
         beta=_number(fields, "beta", positive=True),
         rate_bits=_number(fields, "rate_bits"),
         distortion=_number(fields, "distortion"),
-        zipf_rate_millibits=_integer(fields, "zipf_rate_millibits", 0, 1 << 31),
-        fitted=fitted,
-        priors={str(coder): priors[str(name)] for coder, name in names.items() if name is not None},
+        zipf_rate_millibits=rate_millibits,
+        fitted=_fitted(fields["fitted"]),
+        priors=_named(names, priors),
+        joint=None if joint is None else _joint(joint, priors, num_candidates, rate_millibits),
         generator=generator,
     )
+
+
+def _joint(
+    fields: dict[str, Any], priors: dict[str, CodebookPrior], num_candidates: int, rate_millibits: int
+) -> JointCodes:
+    """A stage's codes of shared indices, which must be those of the model's N and of as many blocks."""
+    wanted = joint_size(num_candidates, rate_millibits)
+    _integer(fields, "num_candidates", num_candidates, num_candidates)
+    size = _integer(fields, "blocks", 2, MAX_JOINT_BLOCKS)
+    if size != wanted:
+        raise ValueError(f"codes of {size} blocks an index, but {num_candidates} candidates carry {wanted}")
+    fitted = _fitted(fields["fitted"])
+    try:
+        for row in fitted.values():
+            FittedCode(row, num_candidates)
+    except ModelError as error:
+        raise ValueError(f"codes of shared indices: {error}") from error
+    return JointCodes(size, fitted, _named(dict(fields["priors"]), priors))
+
+
+def _fitted(fields: dict[str, Any]) -> dict[str, list[int]]:
+    fitted = {str(coder): list(row) for coder, row in fields.items()}
+    if not all(isinstance(frequency, int) for row in fitted.values() for frequency in row):
+        raise ValueError("a fitted code's frequencies are not whole numbers")
+    return fitted
+
+
+def _named(names: dict[Any, Any], priors: dict[str, CodebookPrior]) -> dict[str, CodebookPrior]:
+    """The priors by coder; null is none."""
+    if unknown := {str(name) for name in names.values() if name is not None} - priors.keys():
+        raise ValueError(f"tensor priors.{min(unknown)} is missing")
+    return {str(coder): priors[str(name)] for coder, name in names.items() if name is not None}
 
 
 def _integer(fields: dict[str, Any], key: str, low: int, high: int) -> int:
@@ -279,7 +327,7 @@ def bundle_files(
     """The bundle as file names and contents, for `rcccodec.atomic.write_folder`.
 
     Args:
-        card: all of model.json but version, generators and hashes.
+        card: all of model.json but version, generators and hashes. The version is 2 if a stage has ``joint``.
         generators: stored in float16; ``rounded`` gives what a reader will have.
         priors: uint8 (default_num_candidates,) each, by the names that stages give in ``priors``.
         readme: the card for people.
@@ -300,8 +348,9 @@ def bundle_files(
     tensors |= {f"priors.{name}": torch.from_numpy(levels) for name, levels in priors.items()}
     tensors |= {f"prior_sums.{name}": torch.from_numpy(block_sums(levels)) for name, levels in priors.items()}
     weights = save(tensors)
+    joint = any(stage.get("joint") for rung in card.get("rungs", ()) for stage in rung["stages"])
     full = {
-        "bundle_version": BUNDLE_VERSION,
+        "bundle_version": JOINT_BUNDLE_VERSION if joint else BUNDLE_VERSION,
         **card,
         "generators": [generator.spec.to_json() for generator in generators],
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

@@ -67,7 +67,8 @@ def compress(
         model: name, path or loaded model.
         rung: step of the model's ladder; None is its default.
         coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact).
-        index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted".
+        index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted". What blocks
+            share has codes of its own in models that were fitted with them (`rcccodec.settings`).
         num_candidates: N, 1 to 2^24; None is the model's default.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless

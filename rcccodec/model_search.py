@@ -12,7 +12,7 @@ from typing import Any
 
 from rcccodec.errors import ModelError
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION, JOINT_BUNDLE_VERSION = 1, 2  # 2: a program that knows 1 alone would misread shared indices
 MAX_JSON_BYTES = 1 << 24
 
 
@@ -89,8 +89,9 @@ def parse_card(path: Path) -> tuple[dict[str, Any], str]:
         card = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not a model description ({error})") from error
-    if not isinstance(card, dict) or card.get("bundle_version") != BUNDLE_VERSION:
-        raise ModelError(f"{file}: not a model description of version {BUNDLE_VERSION}")
+    known = BUNDLE_VERSION, JOINT_BUNDLE_VERSION
+    if not isinstance(card, dict) or card.get("bundle_version") not in known:
+        raise ModelError(f"{file}: not a model description of version {known[0]} or {known[1]}")
     return card, hashlib.sha256(data).hexdigest()
 
 

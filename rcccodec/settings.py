@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from rcccodec.bundle import Model, Rung
+from rcccodec.bundle import Model, Rung, Stage
 from rcccodec.container import CODERS, INDEX_CODES, MAX_SEED, MODEL_ID_BYTES, Header
 from rcccodec.errors import FormatError, LimitError, ModelError
 from rcccodec.index_code import IndexCode
@@ -56,22 +56,30 @@ class Settings:
     def joint_codes(self) -> list[IndexCode | None]:
         """The index code of what blocks share, per stage; None where each block has its own index.
 
-        Nothing is stored for it: its rate is ``size`` times the stage's, so it is that rate's Zipf-Huffman
-        code, or the fitted code of whichever stage of the model has the nearest rate (the first of several).
+        The stage's prior or fitted code of just so many blocks. Where the model has none, the index's rate is
+        ``size`` times the stage's, so the code is the Zipf-Huffman code of that rate, or the fitted code of
+        whichever stage of the model has the nearest rate (the first of several).
 
         Raises:
             ModelError: the model has no fitted code for this coder.
         """
-        codes: list[IndexCode | None] = []
-        for stage, size in zip(self.step.stages, self.joint_sizes(), strict=True):
-            rate = size * stage.zipf_rate_millibits
-            if size == 1:
-                codes.append(None)
-            elif self.index_code == "zipf":
-                codes.append(ZipfHuffman(self.num_candidates, rate))
-            else:
-                codes.append(FittedCode(self._fitted_near(rate), self.num_candidates))
-        return codes
+        parts = zip(self.step.stages, self.joint_sizes(), strict=True)
+        return [None if size == 1 else self._joint_code(stage, size) for stage, size in parts]
+
+    def _joint_code(self, stage: Stage, size: int) -> IndexCode:
+        rate = size * stage.zipf_rate_millibits
+        if self.index_code == "zipf":
+            return ZipfHuffman(self.num_candidates, rate)
+        own = stage.joint if stage.joint is not None and stage.joint.size == size else None
+        if own and self.index_code == "prior" and self.coder in own.priors and self._is_models_codebook():
+            return own.priors[self.coder]
+        if own and self.coder in own.fitted:
+            return FittedCode(own.fitted[self.coder], self.num_candidates)
+        return FittedCode(self._fitted_near(rate), self.num_candidates)
+
+    def _is_models_codebook(self) -> bool:
+        default = self.model.default_seed, self.model.default_num_candidates
+        return (self.seed, self.num_candidates) == default
 
     def _fitted_near(self, rate_millibits: int) -> list[int]:
         stages = [s for rung in self.model.rungs for s in rung.stages if self.coder in s.fitted]

@@ -428,3 +428,20 @@ def test_the_plain_algorithm_picks_what_its_scores_say():
     assert found.tolist() == torch.cdist(x, network(z)).argmin(1).tolist() != [0] * 5
     code = plain.zipf_huffman(64, 4.0)
     assert code.decode(plain.plain_bytes(x, network, code, 1e3, 64, 3)) == (found + 1).tolist()
+
+
+def test_codes_of_shared_indices_are_measured_on_one_choice():
+    bench = importlib.import_module("joint_codes")
+    images, training = list(digits(25)), digits(60)
+    options = {"num_candidates": 512, "seeds": range(1, 3), "coders": ("pfr",)}
+    rows = bench.measure(images, training, load_model("grey"), 0, **options)
+    assert [(r["coder"], r["code"], r["images_per_index"]) for r in rows] == [
+        ("pfr", code, 2) for code in ("borrowed", "fitted", "prior")
+    ]
+    assert len({r["distortion"] for r in rows}) == 1  # the law does not depend on the code
+    assert len({r["payload_bits_per_image"] for r in rows}) == 3
+    for row in rows:
+        assert row["excess_bits"] - rows[0]["excess_bits"] == pytest.approx(
+            row["payload_bits_per_image"] - rows[0]["payload_bits_per_image"]
+        )
+    assert not bench.measure(images, training, load_model("grey"), 0, **options | {"num_candidates": 64})

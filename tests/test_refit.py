@@ -8,7 +8,8 @@ import pytest
 
 from rcccodec import cli, codec
 from rcccodec.bundle import load_model, read_card
-from rcccodec.errors import ModelError, OutputError
+from rcccodec.errors import LimitError, ModelError, OutputError
+from rcccodec.joint import joint_size
 from rcccodec.sources import load_source
 
 COARSE_TO_FINE = [
@@ -51,6 +52,24 @@ def test_another_n_and_codebook_get_priors_of_their_own(made: list[str]):
         encoded = codec.compress(x, new, coder=coder)
         assert json.loads(json.dumps(encoded.report.as_json()))["log2_num_candidates"] == 6
         assert np.array_equal(codec.decompress(encoded.data, new)[0], encoded.images[0])
+
+
+def test_codes_of_shared_indices_alone_are_those_of_a_whole_refit(made: list[str], capfd):
+    """What is fitted anew is the same, and so is what stays, whatever the model had for shared indices."""
+    whole = ["refit", "made", "-o", "whole", "--candidates", "64", "--quiet"]
+    assert cli.run(whole) == 0
+    card = read_card("whole")
+    shared = [stage for rung in card["rungs"] for stage in rung["stages"] if "joint" in stage]
+    assert shared
+    assert card["bundle_version"] == 2
+    for stage in shared:
+        assert stage["joint"]["blocks"] == joint_size(64, stage["zipf_rate_millibits"])
+        assert set(stage["joint"]["fitted"]) == set(stage["joint"]["priors"]) == {"pfr", "orc", "mincost"}
+    assert cli.run(["refit", "whole", "-o", "again", "--shared-only", "--quiet"]) == 0
+    assert read_card("again")["rungs"] == card["rungs"]
+    assert Path("again/weights.safetensors").read_bytes() == Path("whole/weights.safetensors").read_bytes()
+    assert cli.run(["refit", "whole", "-o", "no", "--shared-only", "--seed", "9"]) == LimitError.exit_code
+    assert "seed 0" in capfd.readouterr().err.splitlines()[-1]
 
 
 def test_a_model_is_not_overwritten_and_a_missing_one_is_named(made: list[str], capfd):

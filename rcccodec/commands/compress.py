@@ -60,7 +60,9 @@ if TYPE_CHECKING:
 @click.option(
     "--index-code",
     type=click.Choice(["zipf", "fitted", "prior"]),
-    help="How indices become bits. Default: prior where the model has one for the coder, else fitted.",
+    help="How indices become bits. Default: prior where the model has one for the coder, else fitted. "
+    "Indices that blocks share take the model's codes for such, if it has any, else a fitted one of about "
+    "their rate.",
 )
 @click.option("--candidates", type=int, help="N, 1 to 2^24. Default: the model's.")
 @click.option("--seed", type=int, help="Common randomness, 0 to 2^64 - 1. Default: the model's.")

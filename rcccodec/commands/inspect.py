@@ -94,6 +94,7 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
     for number, rung in enumerate(card["rungs"]):
         stages = ", ".join(
             f"{s['block'][0]}x{s['block'][1]} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
+            + (f" ({s['joint']['blocks']} may share an index)" if s.get("joint") else "")
             for s in rung["stages"]
         )
         mark = "  default" if number == card["default_rung"] else ""

@@ -14,6 +14,7 @@ from rcccodec.model_search import model_path
     epilog=console.examples(
         "rcc refit photo -o models/photo-20 --candidates 1048576",
         "rcc refit mnist -o models/mnist-b --seed 1",
+        "rcc refit mnist -o models/mnist-c --shared-only",
     )
 )
 @click.argument("model")
@@ -22,6 +23,11 @@ from rcccodec.model_search import model_path
 @click.option("--candidates", type=click.IntRange(16, 1 << 24), help="N to fit for. Default: the model's.")
 @click.option(
     "--seed", type=click.IntRange(0, (1 << 63) - 1), help="Codebook of the priors. Default: the model's."
+)
+@click.option(
+    "--shared-only",
+    is_flag=True,
+    help="Fit the codes of indices that blocks share and leave all else as it is, N and codebook too.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads.")
@@ -34,12 +40,14 @@ def refit(
     data_root: str | None,
     candidates: int | None,
     seed: int | None,
+    shared_only: bool,
     device: str,
     threads: int | None,
     quiet: bool,
 ) -> None:
     """Fit the index codes of MODEL anew, on the data it was trained on: for more candidates, for another
-    codebook, or because fitting has become better. Its generators stay as they are.
+    codebook, or because fitting has become better. Its generators stay as they are. Where N has room for
+    several blocks an index, what they share gets codes of its own.
     """
     if (Path(output) / "model.json").exists():
         raise OutputError(f"{output}: holds a model; name another folder")
@@ -53,7 +61,8 @@ def refit(
         torch.set_num_threads(threads)
     place = console.resolve_device(device)
     kept = keep(model_path(model))
-    plan = refit_plan(kept, Path(output).resolve().name, candidates=candidates, seed=seed)
+    name = Path(output).resolve().name
+    plan = refit_plan(kept, name, candidates=candidates, seed=seed, shared_only=shared_only)
     with interruptible() as interrupted, console.training_progress(quiet) as (_, say):
         folder = refit_model(
             kept,

@@ -57,8 +57,10 @@ def image_bits(data: bytes, model: Model) -> np.ndarray:
     )
 
 
-def with_index_code(data: bytes, model: Model, index_code: str) -> bytes:
+def with_index_code(data: bytes, model: Model, index_code: str, *, codes_of: Model | None = None) -> bytes:
     """The file that the encoder would have written for the same choices under another index code.
+
+    ``codes_of``: the model with other index codes, whose file it then is; None: ``model``.
 
     For PFR and ORC, whose choices do not look at code lengths, that is the file of another call; min-cost
     would have chosen otherwise.
@@ -66,7 +68,7 @@ def with_index_code(data: bytes, model: Model, index_code: str) -> bytes:
     header, groups = container.unpack(data)
     old = read_settings(header, model)
     new = choose_settings(
-        model,
+        codes_of or model,
         rung=old.rung,
         coder=old.coder,
         index_code=index_code,

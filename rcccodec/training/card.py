@@ -18,6 +18,7 @@ def write_card(model: dict[str, Any], sha256: str | None = None) -> str:
         f"- training: {model['training_seconds']} s",
         f"- default: rung {model['default_rung']}, N = {model['default_num_candidates']}, "
         f"seed {model['default_seed']}",
+        *_shared(model),
         f"- hash: `{sha256}`" if sha256 else "- hash: the SHA-256 of `model.json`, printed by `rcc models`",
         "",
         f"R and D are NERD's held-out estimates of one block (bits; {unit}{pixels}), with standard errors",
@@ -38,6 +39,17 @@ def write_card(model: dict[str, Any], sha256: str | None = None) -> str:
                 f"| {room:.1f} | {'yes' if stage['saturated'] else 'no'} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _shared(model: dict[str, Any]) -> list[str]:
+    """A line on the stages whose blocks share indices with codes of their own; none if there is no such."""
+    sizes = [
+        f"rung {r} stage {s} by {stage['joint']['blocks']}"
+        for r, rung in enumerate(model["rungs"])
+        for s, stage in enumerate(rung["stages"])
+        if stage.get("joint") and s + 1 == len(rung["stages"])
+    ]
+    return [f"- codes of shared indices: {', '.join(sizes)} blocks"] if sizes else []
 
 
 def _error(standard_error: float | None, form: str) -> str:

@@ -38,6 +38,9 @@ class Kept:
             for record, stage in zip(fields["stages"], rung.stages, strict=True):
                 names = record.get("priors", {"mincost": record.get("prior")})
                 levels |= {names[coder]: prior.levels for coder, prior in stage.priors.items()}
+                if stage.joint is not None:
+                    names = record["joint"]["priors"]
+                    levels |= {names[coder]: prior.levels for coder, prior in stage.joint.priors.items()}
         return levels
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,21 +14,37 @@ from torch import Tensor
 from rcccodec.channel.classes import MinCostChoice, best_per_class, select_mincost
 from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
 from rcccodec.channel.search import select_channel
-from rcccodec.channel.weights import log_weights
+from rcccodec.channel.weights import Coder, log_weights
 from rcccodec.index_code.codebook_prior import quantise
 from rcccodec.index_code.fitted import FittedCode, class_sizes, class_starts, fit
-from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.proposals import Proposal
+from rcccodec.proposals.joint import JointProposal
+from rcccodec.training.groups import CentredGroups, Groups
 
 NEAREST = 256  # candidates kept per training block while a prior is learnt
 SOFT_STEPS, HARD_STEPS = 60, 12
 PSEUDO_COUNT = 0.01
-CLOSE, TEMPERATURE, HARD_SHARE, FITTED_BLOCKS = 64, 0.4, 0.3, 1000  # of the priors of channel simulation
+CLOSE = 64  # candidates kept per training block for the priors of channel simulation
 GUESS_DISTANCES, GUESS_STEPS, GUESS_DOUBT = 1 << 25, 60, 0.1  # 128 MiB
+_KEPT_BYTES = 1 << 30  # of a codebook's candidates, for the next coder
+
+
+@dataclass(frozen=True)
+class Smoothing:
+    """How counts of winners become the priors of channel simulation.
+
+    All but ``hard_share`` of a block's count goes to its runners-up too, by softmax(-(beta d + ln W) /
+    temperature); the fitted histogram stands in with the weight of ``fitted_blocks`` blocks.
+    """
+
+    temperature: float = 0.4
+    hard_share: float = 0.3
+    fitted_blocks: float = 1000
 
 
 def fit_histograms(
     coordinates: Tensor,
-    proposal: GeneratorProposal,
+    proposal: Proposal,
     *,
     beta: float,
     num_candidates: int,
@@ -46,37 +63,46 @@ def fit_histograms(
         raise ValueError("no blocks to fit index codes to")
     seeds = seeds[: len(coordinates)]
     parts = list(zip(seeds, coordinates.tensor_split(len(seeds)), strict=True))
-    fitted: dict[str, list[int]] = {}
-    for coder in ("pfr", "orc"):
-        indices = [
-            select_channel(
-                x, proposal, beta=beta, coder=coder, seed=seed, stage=stage,
-                num_candidates=num_candidates, device=device,
-            ).indices
-            for seed, x in parts
-        ]  # fmt: skip
-        fitted[coder] = fit(torch.cat(indices).numpy(), num_candidates=num_candidates)
     starts, sizes = class_starts(num_candidates), class_sizes(num_candidates)
-    nearest = [
-        best_per_class(
-            x,
-            proposal,
-            class_starts=starts,
-            num_candidates=num_candidates,
-            seed=seed,
-            stage=stage,
-            device=device,
-        )
-        for seed, x in parts
-    ]
-    indices, distances = (torch.cat([n[i] for n in nearest]) for i in (0, 1))
+    chosen: dict[Coder, list[Tensor]] = {"pfr": [], "orc": []}
+    nearest = []
+    for seed, x in parts:
+        codebook = _MadeOnce(proposal)
+        common = {"num_candidates": num_candidates, "seed": seed, "stage": stage, "device": device}
+        for coder, indices in chosen.items():
+            indices.append(select_channel(x, codebook, beta=beta, coder=coder, **common).indices)
+        nearest.append(best_per_class(x, codebook, class_starts=starts, **common))
+    fitted = {
+        str(coder): fit(torch.cat(indices).numpy(), num_candidates=num_candidates)
+        for coder, indices in chosen.items()
+    }
+    closest, distances = (torch.cat([n[i] for n in nearest]) for i in (0, 1))
     choices = (
-        select_mincost(indices, distances, begin, beta=beta, class_sizes=sizes)
+        select_mincost(closest, distances, begin, beta=beta, class_sizes=sizes)
         for begin in _first_lengths(starts, sizes)
     )
     cheapest = min(choices, key=lambda c: _cost_bits(c, beta))
     fitted["mincost"] = fit(cheapest.indices.numpy(), num_candidates=num_candidates)
     return fitted
+
+
+class _MadeOnce:
+    """A proposal that makes each chunk of candidates in float32 once, as long as there is room to keep it."""
+
+    def __init__(self, proposal: Proposal) -> None:
+        self._proposal, self._made, self._left = proposal, {}, _KEPT_BYTES  # type: ignore[var-annotated]
+        self.dim, self.latent_dim = proposal.dim, proposal.latent_dim
+
+    def candidates(self, z: Tensor) -> Tensor:
+        """As the proposal makes them."""
+        key = (len(z), z[:1].cpu().numpy().tobytes())  # a chunk is known by its first latents
+        y: Tensor | None = self._made.get(key)
+        if y is None:
+            y = self._proposal.candidates(z)
+            size = y.numel() * y.element_size()
+            if z.dtype == torch.float32 and size <= self._left:
+                self._made[key], self._left = y, self._left - size
+        return y
 
 
 def _first_lengths(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
@@ -94,8 +120,8 @@ def _cost_bits(choice: MinCostChoice, beta: float) -> float:
 
 
 def fit_codebook_prior(
-    coordinates: Tensor,
-    proposal: GeneratorProposal,
+    coordinates: Tensor | Groups,
+    proposal: Proposal,
     *,
     beta: float,
     num_candidates: int,
@@ -112,7 +138,8 @@ def fit_codebook_prior(
     candidate with others, and the best one to share is typically the (N 2^-R)th nearest.
 
     Args:
-        coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
+        coordinates: (n, dim) training blocks, at least one; groups of them for a proposal of as many draws.
+        seed: of the codebook that the model ships.
 
     Returns:
         uint8 (N,) levels as CodebookPrior takes them.
@@ -135,25 +162,26 @@ def fit_codebook_prior(
 
 
 def fit_channel_priors(
-    coordinates: Tensor,
-    proposal: GeneratorProposal,
+    coordinates: Tensor | Groups,
+    proposal: Proposal,
     *,
     beta: float,
     num_candidates: int,
     stage: int,
     seed: int,
     fitted: dict[str, list[int]],
+    smoothing: Smoothing = Smoothing(),
     device: str = "cpu",
 ) -> dict[str, NDArray[np.uint8]]:
     """Length of every index of one codebook under "pfr" and "orc", whose choice it leaves as it is.
 
     An index that wins for many blocks gets a short code: its probability given the codebook and its arrival
-    times, which the fitted histogram averages over. Counts alone would need many blocks an index, so most of
-    a block's count is shared out among its runners-up, by softmax(-(beta d + ln W) / temperature), and the
-    histogram stands in with a thousand blocks' weight.
+    times, which the fitted histogram averages over. Counts alone would need many blocks an index, hence the
+    ``smoothing``.
 
     Args:
-        coordinates: (n, dim) training blocks, at least one. seed: of the codebook that the model ships.
+        coordinates: (n, dim) training blocks, at least one; groups of them for a proposal of as many draws.
+        seed: of the codebook that the model ships.
         fitted: what ``fit_histograms`` returned.
 
     Returns:
@@ -172,20 +200,19 @@ def fit_channel_priors(
     levels = {}
     for coder, weights in log_w.items():
         scores = -(beta * distances + weights[columns]).double()
-        shares = (1 - HARD_SHARE) * torch.softmax(scores / TEMPERATURE, dim=1)
-        shares.scatter_add_(
-            1, scores.argmax(1, keepdim=True), torch.full((len(scores), 1), HARD_SHARE).double()
-        )
+        shares = (1 - smoothing.hard_share) * torch.softmax(scores / smoothing.temperature, dim=1)
+        hard = torch.full((len(scores), 1), smoothing.hard_share)
+        shares.scatter_add_(1, scores.argmax(1, keepdim=True), hard.double())
         counts = torch.bincount(columns.flatten(), shares.flatten(), minlength=num_candidates).numpy()
         code = FittedCode(fitted[coder], num_candidates)
-        counts += FITTED_BLOCKS * np.exp2(-code.lengths_bits(np.arange(num_candidates)))
+        counts += smoothing.fitted_blocks * np.exp2(-code.lengths_bits(np.arange(num_candidates)))
         levels[coder] = quantise(-np.log2(counts / counts.sum()))
     return levels
 
 
 def _first_guess(
-    x: Tensor,
-    proposal: GeneratorProposal,
+    x: Tensor | Groups,
+    proposal: Proposal,
     beta: float,
     num_candidates: int,
     stage: int,
@@ -194,7 +221,8 @@ def _first_guess(
 ) -> Tensor:
     """ln w (N,), float32 on the CPU, after a few soft steps of some blocks with all candidates."""
     rows = max(1, GUESS_DISTANCES // num_candidates)
-    frame = CentredBlocks(x[:: max(1, len(x) // rows)][:rows], place)
+    every = max(1, len(x) // rows)
+    frame = CentredBlocks(x[slice(0, rows * every, every)], place)
     logits = torch.empty((len(frame.x), num_candidates), device=place)
     for start, y in _chunks(proposal, num_candidates, seed, stage, place):
         y = frame.centre(y)
@@ -210,8 +238,8 @@ def _first_guess(
 
 
 def _cheapest(
-    x: Tensor,
-    proposal: GeneratorProposal,
+    x: Tensor | Groups,
+    proposal: Proposal,
     offsets: Tensor,
     stage: int,
     seed: int,
@@ -223,7 +251,9 @@ def _cheapest(
     Returns:
         Squared distances float32 and indices int32, (B, count) each, on the CPU; the lowest sum first.
     """
-    frame, offsets = CentredBlocks(x, place), offsets.to(place)
+    frame: CentredBlocks | CentredGroups
+    frame = CentredGroups(x, place) if isinstance(x, Groups) else CentredBlocks(x, place)
+    offsets = offsets.to(place)
     keep = min(count, len(offsets))
     best = torch.full((len(x), keep), torch.inf, device=place)
     columns = torch.zeros((len(x), keep), dtype=torch.int32, device=place)
@@ -241,8 +271,9 @@ def _cheapest(
 
 
 def _chunks(
-    proposal: GeneratorProposal, num_candidates: int, seed: int, stage: int, place: torch.device
+    proposal: Proposal, num_candidates: int, seed: int, stage: int, place: torch.device
 ) -> Iterator[tuple[int, Tensor]]:
-    chunk = default_chunk(place)
+    draws = proposal.size if isinstance(proposal, JointProposal) else 1
+    chunk = max(1, default_chunk(place) // draws)
     for start in range(0, num_candidates, chunk):
         yield start, chunk_candidates(proposal, start, min(chunk, num_candidates - start), seed, stage, place)

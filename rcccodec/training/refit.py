@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rcccodec.errors import ModelError
+from rcccodec.errors import LimitError, ModelError
 from rcccodec.proposals.generator import GeneratorSpec
 from rcccodec.training.blocks import PHOTO_BLOCKS
 from rcccodec.training.extension import Kept
@@ -18,13 +18,24 @@ _FROM_BUNDLE = ("bundle_version", "generators", "weights_sha256")  # what bundle
 
 
 def refit_plan(
-    kept: Kept, name: str, *, candidates: int | None, seed: int | None, blocks: int = PHOTO_BLOCKS
+    kept: Kept,
+    name: str,
+    *,
+    candidates: int | None,
+    seed: int | None,
+    blocks: int = PHOTO_BLOCKS,
+    shared_only: bool = False,
 ) -> RunPlan:
     """The run that would have trained this model, for another N or codebook; None keeps the model's own.
 
+    ``shared_only``: of the codes, fit those of shared indices; the others stay, and so do N and codebook.
+
     Raises:
-        ModelError: rungs that do not build on one another.
+        ModelError: rungs that do not build on one another. LimitError: others cannot stay for this N or seed.
     """
+    own_n, own_seed = kept.model.default_num_candidates, kept.model.default_seed
+    if shared_only and not (candidates in (None, own_n) and seed in (None, own_seed)):
+        raise LimitError(f"index codes of {own_n} candidates and seed {own_seed} are of no use for others")
     card, model, stages = kept.card, kept.model, []
     slopes = tuple(stage.beta for stage in kept.stages)
     for number, (stage, fields) in enumerate(zip(kept.stages, card["training"], strict=True)):
@@ -44,6 +55,7 @@ def refit_plan(
         model.default_seed if seed is None else seed,
         model.default_rung,
         blocks,
+        codes_from=kept if shared_only else None,
     )
 
 
@@ -77,7 +89,8 @@ def refit_model(
             sub = plan.stages[number + 1].block
             carry = kept.stages[number].proposal(device)
             left = Remainder(carry, stage.betas[-1], number, shape, sub, plan.candidates, device)
-            held_out, shape = left.of(held_out), (*sub, plan.channels)
+            shape = (*sub, plan.channels)
+            held_out = held_out if plan.codes_from else left.of(held_out)  # for estimates alone
     measured = measure_and_fit(plan, stages, x, device, say, stop)
     if measured is None:
         return None

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from rcccodec.channel.search import select_with_cost
 from rcccodec.index_code.codebook_prior import CodebookPrior
+from rcccodec.joint import joint_size
 from rcccodec.proposals.generator import Generator, GeneratorProposal
 from rcccodec.rd.nerd import RatePoint, estimate_nerd
 from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
 from rcccodec.training.extension import Kept
 from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
+from rcccodec.training.joint_codes import fit_joint_codes
 from rcccodec.training.trainer import TrainingPlan, to_unit
 
 HELD_OUT_BLOCKS = 2000
@@ -47,7 +49,8 @@ class RunPlan:
     ``start_from``: checkpoint that the only stage begins with. ``channels``: 1 or 3, or 0 for vectors.
     ``candidates`` is the N that the model is meant for, ``seed`` its codebook's. ``default_rung`` None is the
     last. ``photo_blocks`` are cut from photographs. ``extend``: a model whose stages come before these, with
-    its N and seed.
+    its N and seed. ``codes_from``: a model of this N and seed, whose estimates and codes stay, but for those
+    of shared indices.
     """
 
     name: str
@@ -60,6 +63,7 @@ class RunPlan:
     photo_blocks: int = PHOTO_BLOCKS
     start_from: Path | None = None
     extend: Kept | None = None
+    codes_from: Kept | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def measure_and_fit(
     """
     rungs: list[dict[str, Any]] = []
     before: list[dict[str, Any]] = []
-    priors: dict[str, Any] = {}
+    priors: dict[str, Any] = {} if plan.codes_from is None else plan.codes_from.priors()
     x = x[:PRIOR_BLOCKS]
     if plan.extend is not None:
         rungs, priors = list(plan.extend.card["rungs"]), plan.extend.priors()
@@ -107,38 +111,16 @@ def measure_and_fit(
             if stop():
                 return None
             proposal = GeneratorProposal(stage.generator.at_slope(beta), device)
-            point = estimate_nerd(
-                to_unit(stage.held_out[:HELD_OUT_BLOCKS]),
-                proposal,
-                beta=beta,
-                num_candidates=plan.candidates,
-                seeds=HELD_OUT_SEEDS,
-                stage=s,
-                device=device,
-                distortion=stage.plan.training.distortion,
-            )
-            say(
-                f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
-                f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
-                f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
-            )
-            record = _stage_record(s, stage.plan, beta, point)
+            if plan.codes_from is None:
+                record = _measured(stage, proposal, beta, plan.candidates, device, say)
+            else:
+                record = _record_of(plan.codes_from, s, b)
             if coded:
                 coordinates = proposal.analyse(to_unit(x))
-                common: dict[str, Any] = {
-                    "beta": beta,
-                    "num_candidates": plan.candidates,
-                    "stage": s,
-                    "device": device,
-                }
-                record["fitted"] = fit_histograms(
-                    coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
-                )
-                common["seed"] = plan.seed
-                levels = {"mincost": fit_codebook_prior(coordinates, proposal, **common)}
-                levels |= fit_channel_priors(coordinates, proposal, fitted=record["fitted"], **common)
-                record["priors"] = {coder: f"{s}.{b}.{coder}" for coder in levels}
-                priors |= {f"{s}.{b}.{coder}": row for coder, row in levels.items()}
+                common = {"beta": beta, "num_candidates": plan.candidates, "stage": s, "device": device}
+                if plan.codes_from is None:
+                    priors |= _fit_own(record, f"{s}.{b}", coordinates, proposal, plan.seed, common)
+                priors |= _fit_joint(record, f"{s}.{b}", coordinates, proposal, plan.seed, common)
             rungs.append({"beta": beta, "stages": [*before, record]})
         before.append(record)
         if coded and i + 1 < len(stages):
@@ -147,6 +129,82 @@ def measure_and_fit(
             x = _left(x, carry_proposal(stage, device), record["beta"], s, stage.shape, sub,
                       code, plan.seed, device)  # fmt: skip
     return rungs, priors
+
+
+def _measured(
+    stage: TrainedStage,
+    proposal: GeneratorProposal,
+    beta: float,
+    num_candidates: int,
+    device: str,
+    say: Callable[[str], None],
+) -> dict[str, Any]:
+    """A stage's record with its held-out R and D, index codes aside."""
+    s, distortion = stage.number, stage.plan.training.distortion
+    point = estimate_nerd(
+        to_unit(stage.held_out[:HELD_OUT_BLOCKS]),
+        proposal,
+        beta=beta,
+        num_candidates=num_candidates,
+        seeds=HELD_OUT_SEEDS,
+        stage=s,
+        device=device,
+        distortion=distortion,
+    )
+    say(
+        f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
+        f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
+        f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
+    )
+    return _stage_record(s, stage.plan, beta, point)
+
+
+def _record_of(kept: Kept, stage: int, number: int) -> dict[str, Any]:
+    """The record of a model's stage in the ``number``th rung that ends with it, less its shared codes."""
+    own = [rung["stages"] for rung in kept.card["rungs"] if len(rung["stages"]) == stage + 1]
+    record = {k: v for k, v in own[number][stage].items() if k not in ("joint", "prior")}
+    names = own[number][stage].get("priors", {"mincost": own[number][stage].get("prior")})
+    return record | {"priors": {coder: name for coder, name in names.items() if name is not None}}
+
+
+def _fit_own(
+    record: dict[str, Any],
+    name: str,
+    coordinates: Tensor,
+    proposal: GeneratorProposal,
+    seed: int,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    """Put the codes of blocks with an index each into the record; the priors' levels by name."""
+    record["fitted"] = fit_histograms(
+        coordinates[:HISTOGRAM_BLOCKS], proposal, seeds=HISTOGRAM_SEEDS, **common
+    )
+    levels = {"mincost": fit_codebook_prior(coordinates, proposal, seed=seed, **common)}
+    levels |= fit_channel_priors(coordinates, proposal, seed=seed, fitted=record["fitted"], **common)
+    record["priors"] = {coder: f"{name}.{coder}" for coder in levels}
+    return {f"{name}.{coder}": row for coder, row in levels.items()}
+
+
+def _fit_joint(
+    record: dict[str, Any],
+    name: str,
+    coordinates: Tensor,
+    proposal: GeneratorProposal,
+    seed: int,
+    common: dict[str, Any],
+) -> dict[str, Any]:
+    """Put the codes of blocks that share an index into the record, if any do; the priors' levels by name."""
+    size = joint_size(common["num_candidates"], record["zipf_rate_millibits"])
+    if size == 1:
+        return {}
+    made = fit_joint_codes(coordinates, proposal, size=size, seed=seed, **common)
+    record["joint"] = {
+        "blocks": size,
+        "num_candidates": common["num_candidates"],
+        "fitted": made.fitted,
+        "priors": {coder: f"{name}.x{size}.{coder}" for coder in made.levels},
+    }
+    return {f"{name}.x{size}.{coder}": row for coder, row in made.levels.items()}
 
 
 def _left(
