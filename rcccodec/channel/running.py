@@ -19,7 +19,7 @@ TIES_KEPT = 8  # nominees a block keeps from one piece, lowest indices first
 _COARSE_KEPT = 16  # and on average where precision is reduced; more call for float32
 _FIRST_PIECE = 512  # candidates scored in full before a bound is worth trying
 _SCREENED_BLOCKS, _SCREENED_DIMS = 128, 64  # fewer are scored in full
-_SCREEN_SCORES = 1 << 18  # a tile of bounds, 1 MiB: they are read again at once
+_SCREEN_SCORES = 1 << 20  # a tile of bounds: they are read again at once
 _CROWD = 64  # nominees a block, on average
 _DROPPED_SHARE = 0.25  # of the blocks; certified ones leave the product when they are so many
 
@@ -119,12 +119,13 @@ class Running:
     def _piece(self, first: int, y: Tensor, offsets: Tensor) -> None:
         beta = self.target.beta
         floor = float(offsets.min())
-        row = beta * y.square().sum(dim=1) + offsets.to(torch.float32)
+        square_norms = torch.linalg.vector_norm(y, dim=1).square_()
+        row = beta * square_norms + offsets.to(torch.float32)
         self.seen += len(self._frame.x) * len(y)
         if self._screened and self._shown >= self._next_try:
             self._choose_width(y, row, floor)
         if self._width:
-            self._screened_scores(first, y, row, offsets, floor)
+            self._screened_scores(first, y, square_norms, row, offsets, floor)
             return
         self.scored += len(self._frame.x) * len(y)
         for tile, scores in self._frame.tiles(y, row, -2.0 * beta):
@@ -152,19 +153,20 @@ class Running:
         which, column = close.nonzero(as_tuple=True)
         self._keep(rows[which], column, first, scores[which, column], offsets)
 
-    def _screened_scores(self, first: int, y: Tensor, row: Tensor, offsets: Tensor, floor: float) -> None:
+    def _screened_scores(
+        self, first: int, y: Tensor, square_norms: Tensor, row: Tensor, offsets: Tensor, floor: float
+    ) -> None:
         """The same for the pairs that the bound leaves."""
         assert self._screen is not None
-        scale, phi = -2.0 * self.target.beta, self._screen.phi(y, self._width)
+        scale, phi = -2.0 * self.target.beta, self._screen.phi(y, square_norms, self._width)
         for tile, bounds in score_tiles(self._phi, phi, row, scale, self._frame.buffer, _SCREEN_SCORES):
             rows, columns = at_most(bounds, self._reach(tile, floor))
             if not rows.numel():
                 continue
             self.scored += len(rows)
             scores = row[columns] + scale * products_at(self._frame.x[tile], y, rows, columns)
+            low = scores.new_full((len(bounds),), torch.inf).scatter_reduce_(0, rows, scores, "amin")
             rows = rows + tile.start
-            low = scores.new_full((len(self._frame.x),), torch.inf).scatter_reduce_(0, rows, scores, "amin")
-            low = low[tile]
             better = torch.minimum(self._ceilings[tile], low + self._errors(tile, low, floor))
             self._ceilings[tile] = torch.where(low.isfinite(), better, self._ceilings[tile])
             close = (scores.isfinite() & (scores <= self._reach(rows, floor))).nonzero()[:, 0]
@@ -183,7 +185,8 @@ class Running:
         )
         if width != self._width:
             self._width = width
-            self._phi = self._screen.phi(self._frame.x, width) if width else self._frame.x
+            norms = self._frame.square_norms.to(torch.float32)
+            self._phi = self._screen.phi(self._frame.x, norms, width) if width else self._frame.x
         self._next_try = 2 * self._shown
 
     def _errors(self, rows: slice | Tensor, scores: Tensor, floor: float | Tensor) -> Tensor:

@@ -28,12 +28,14 @@ class Screen:
 
     def __init__(self, x: Tensor) -> None:
         self.basis = leading_axes(x, min(WIDTHS[-1], x.shape[1] - 1))  # (dim, at most 127)
+        self._leading: dict[int, Tensor] = {}
 
-    def phi(self, centred: Tensor, width: int) -> Tensor:
-        """float32 (n, width + 1) of centred rows float32 (n, dim)."""
-        leading = centred @ self.basis[:, :width]
-        square = centred.square().sum(dim=1)
-        rest = (square - leading.square().sum(dim=1)).clamp_min_(0.0) + _SLACK * square
+    def phi(self, centred: Tensor, square_norms: Tensor, width: int) -> Tensor:
+        """float32 (n, width + 1) of centred rows float32 (n, dim) with these square norms (n,)."""
+        if width not in self._leading:  # the product is several times slower with part of a wider matrix
+            self._leading[width] = self.basis[:, :width].contiguous()
+        leading = centred @ self._leading[width]
+        rest = (square_norms - leading.square().sum(dim=1)).clamp_min_(0.0) + _SLACK * square_norms
         return torch.cat([leading, rest.sqrt_()[:, None]], dim=1)
 
     def best_width(self, x: Tensor, y: Tensor, row: Tensor, scale: float, ceilings: Tensor) -> int:
@@ -48,7 +50,8 @@ class Screen:
         for width in WIDTHS:
             if width > self.basis.shape[1]:
                 break
-            bound = torch.addmm(row, self.phi(x, width), self.phi(y, width).T, alpha=scale)
+            phi_x, phi_y = (self.phi(part, part.square().sum(dim=1), width) for part in (x, y))
+            bound = torch.addmm(row, phi_x, phi_y.T, alpha=scale)
             share = float((bound <= ceilings[:, None]).float().mean())
             work = width + 1 + _PASS + share * (_GATHER * dim + _SURVIVOR)
             if work < least:

@@ -197,9 +197,9 @@ def nominate(
         y = make(first, count)
         for one in running:
             one.look(first, y)
-        _tell(progress, first + count - start, stop - start)
-        if all(one.done for one in running):
-            _tell(progress, stop - start, stop - start)
+        done = stop if all(one.done for one in running) else first + count
+        _tell(progress, done - start, stop - start)
+        if done == stop:
             break
     return [one.nominees for one in running]
 
@@ -236,9 +236,9 @@ def _coarse(
                 one.look(first, y)
             if one.crowded:
                 one.settle(remake)
-        _tell(progress, first + count - start, stop - start)
-        if all(one.done for one in running):
-            _tell(progress, stop - start, stop - start)
+        done = stop if all(one.done for one in running) else first + count
+        _tell(progress, done - start, stop - start)
+        if done == stop:
             break
     for one in running:
         one.settle(remake)

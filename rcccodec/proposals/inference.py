@@ -19,19 +19,20 @@ from rcccodec.proposals.networks import Dcgan, FullyConnected, Generator, Mlp, P
 from rcccodec.proposals.spec import PATCH_STRIDE
 
 _ROWS_PER_PASS_CUDA = 1 << 15
+_MAPS_LAID_OUT = 32  # whose neighbourhoods are in memory at a time
+_FOUR_AS_ONE = {torch.bfloat16: torch.int64, torch.float32: torch.complex128}  # four values in one of these
 
 
 class InferenceForm(nn.Module):
     """What all forms share: latents (n, latent_dim) to coordinates (n, dim), without gradients."""
 
-    cpu_rows = 256  # of one pass and thread: what it makes on the way stays in the second-level cache
+    cpu_rows = 512  # of one pass and thread in float32: what it makes on the way stays in the cache
 
     def rows_per_pass(self, z: Tensor) -> int:
         """Candidates to make at a time from latents like z; changes speed only."""
         if z.device.type != "cpu":
             return _ROWS_PER_PASS_CUDA
-        rows = self.cpu_rows // 4 if z.dtype == torch.float64 else self.cpu_rows
-        return rows * torch.get_num_threads()
+        return max(1, self.cpu_rows * 4 // z.element_size()) * torch.get_num_threads()
 
 
 class FastMlp(InferenceForm):
@@ -81,7 +82,8 @@ class FastPatches(FastMlp):
         maps = functional.silu(self.last(h), inplace=True).view(-1, *self.grid)
         maps += functional.silu(self.mix(maps), inplace=True)
         pieces = self.draw(maps).view(-1, height, width, PATCH_STRIDE, PATCH_STRIDE * self.channels)
-        y = pieces.transpose(2, 3).reshape(len(h), -1)
+        pieces = pieces.view(_FOUR_AS_ONE.get(h.dtype, h.dtype))  # moved whole: four times as fast
+        y = pieces.transpose(2, 3).reshape(len(h), -1).view(h.dtype)
         y += self.mean_logits
         return y
 
@@ -123,7 +125,13 @@ class Conv3x3(nn.Module):
         step = c * (width + 2)
         around = padded.as_strided((n, height, width, 3, 3 * c), (step * (height + 2), step, c, step, 1))
         weight = self.weight.permute(0, 2, 3, 1).flatten(1)
-        return functional.linear(around.reshape(-1, 9 * c), weight, self.bias).view(n, height, width, -1)
+        y = maps.new_empty(n, height, width, len(weight))
+        for first in range(0, n, _MAPS_LAID_OUT):
+            part = around[first : first + _MAPS_LAID_OUT].reshape(-1, 9 * c)
+            y[first : first + _MAPS_LAID_OUT].view(-1, len(weight)).copy_(
+                functional.linear(part, weight, self.bias)
+            )
+        return y
 
 
 class FastDcgan(InferenceForm):
@@ -156,11 +164,12 @@ class FastDcgan(InferenceForm):
         h = functional.relu(torch.cat(rows, dim=1), inplace=True).view(len(z), 4, 4, -1)
         for layer in self.up[:-1]:
             h = functional.relu(layer(h), inplace=True)
-        return self.up[-1](h).flatten(1).sigmoid_().to(z.dtype)
+        y: Tensor = self.up[-1](h)
+        return y.flatten(1).sigmoid_()
 
 
 def _dense_4x4(weight: Tensor, side: int) -> Tensor:
-    """A 4x4/2 transposed convolution (i, o, 4, 4) of side x side maps, as (2 side, 2 side, o, side, side, i)."""
+    """A 4x4/2 transposed convolution (i, o, 4, 4) of square maps as (2 side, 2 side, o, side, side, i)."""
     c_in, c_out = weight.shape[:2]
     dense = torch.zeros(2 * side, 2 * side, c_out, side, side, c_in, dtype=weight.dtype)
     for y in range(2 * side):
@@ -221,7 +230,7 @@ class Up4x4(nn.Module):
                 part[:, to_i] += made[:, from_i, :, u_far, v]
                 part[:, :, to_j] += made[:, :, from_j, u, v_far]
                 part[:, to_i, to_j] += made[:, from_i, from_j, u_far, v_far]
-        return y.reshape(n, 2 * height, 2 * width, -1)
+        return y.reshape(n, 2 * height, 2 * width, -1).to(maps.dtype)
 
 
 class FastFullyConnected(InferenceForm):
