@@ -11,6 +11,9 @@ from rcccodec.bundle import load_model, read_card
 from rcccodec.errors import LimitError, ModelError, OutputError
 from rcccodec.joint import joint_size
 from rcccodec.sources import load_source
+from rcccodec.training.blocks import PHOTO_BLOCKS
+from rcccodec.training.extension import keep
+from rcccodec.training.refit import refit_model, refit_plan
 
 COARSE_TO_FINE = [
     "sample-photos", "--stage", "8:2@1-4", "--stage", "4:8,16", "--coordinates", "5,4", "--blocks", "120",
@@ -56,16 +59,22 @@ def test_another_n_and_codebook_get_priors_of_their_own(made: list[str]):
 
 def test_codes_of_shared_indices_alone_are_those_of_a_whole_refit(made: list[str], capfd):
     """What is fitted anew is the same, and so is what stays, whatever the model had for shared indices."""
-    whole = ["refit", "made", "-o", "whole", "--candidates", "64", "--quiet"]
-    assert cli.run(whole) == 0
+    n, blocks = (4096, 120) if "--blocks" in made else (64, PHOTO_BLOCKS)  # room for two blocks an index
+
+    def refit(model: str, output: str, **options: object) -> None:
+        kept = keep(Path(model))
+        plan = refit_plan(kept, "m", seed=None, blocks=blocks, **options)
+        assert refit_model(kept, plan, Path(output), command="rcc refit") is not None
+
+    refit("made", "whole", candidates=n)
     card = read_card("whole")
     shared = [stage for rung in card["rungs"] for stage in rung["stages"] if "joint" in stage]
     assert shared
     assert card["bundle_version"] == 2
     for stage in shared:
-        assert stage["joint"]["blocks"] == joint_size(64, stage["zipf_rate_millibits"])
+        assert stage["joint"]["blocks"] == joint_size(n, stage["zipf_rate_millibits"])
         assert set(stage["joint"]["fitted"]) == set(stage["joint"]["priors"]) == {"pfr", "orc", "mincost"}
-    assert cli.run(["refit", "whole", "-o", "again", "--shared-only", "--quiet"]) == 0
+    refit("whole", "again", candidates=None, shared_only=True)
     assert read_card("again")["rungs"] == card["rungs"]
     assert Path("again/weights.safetensors").read_bytes() == Path("whole/weights.safetensors").read_bytes()
     assert cli.run(["refit", "whole", "-o", "no", "--shared-only", "--seed", "9"]) == LimitError.exit_code
