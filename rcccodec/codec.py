@@ -72,7 +72,7 @@ def compress(
         num_candidates: N, 1 to 2^24; None is the model's default.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless
-            "mincost" has a prior, which is the better of the two.
+            "mincost" has a prior, but none for shared indices: then that prior is the better of the two.
         device: where candidates are made and scored.
         progress: told (done, total) candidates.
         search: what chooses the addresses; None: `rcccodec.stages.choose`.

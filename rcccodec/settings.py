@@ -153,7 +153,8 @@ def choose_settings(
     """An encoder's settings; None takes the model's default.
 
     The default index code is the model's prior where it has one for this coder, seed and N, else "fitted".
-    ``joint`` None is joint coding unless min-cost has that prior, which saves more.
+    ``joint`` None is joint coding, unless min-cost has that prior and none for indices that blocks share: it
+    saves more than sharing in a fitted code, and less than sharing in a prior.
 
     Raises:
         LimitError: a value is out of range.
@@ -174,7 +175,7 @@ def choose_settings(
         if value not in known:
             raise LimitError(f"{name} {value!r}: must be one of {', '.join(known)}")
     if joint is None:
-        joint = (coder, index_code) != ("mincost", "prior")
+        joint = (coder, index_code) != ("mincost", "prior") or _has_joint_prior(model, rung, coder)
     return Settings(model, rung, coder, index_code, num_candidates, seed, joint)
 
 
@@ -198,3 +199,10 @@ def _has_prior(model: Model, rung: int, coder: str, seed: int, num_candidates: i
     return (seed, num_candidates) == (model.default_seed, model.default_num_candidates) and all(
         coder in stage.priors for stage in model.rungs[rung].stages
     )
+
+
+def _has_joint_prior(model: Model, rung: int, coder: str) -> bool:
+    """Whether all stages that share indices at the model's N have a prior for them."""
+    n = model.default_num_candidates
+    sharing = [s for s in model.rungs[rung].stages if joint_size(n, s.zipf_rate_millibits) > 1]
+    return all(stage.joint is not None and coder in stage.joint.priors for stage in sharing)

@@ -119,6 +119,17 @@ def test_another_number_of_blocks_an_index_borrows_a_table_as_before(shared: Mod
         assert np.array_equal(found, before) is borrows
 
 
+def test_min_cost_shares_indices_where_it_has_a_prior_for_them(shared: Model):
+    for model, wanted in ((shared, True), (without_joint(shared), False)):
+        data = codec.compress(digits(4), model).data
+        assert container.unpack(data)[0].joint is wanted
+        assert container.unpack(data)[0].index_code == container.INDEX_CODES.index("prior")
+    stage = shared.rungs[0].stages[0]
+    only_pfr = replace(stage.joint, priors={"pfr": stage.joint.priors["pfr"]})
+    rungs = (replace(shared.rungs[0], stages=(replace(stage, joint=only_pfr),)), shared.rungs[1])
+    assert not container.unpack(codec.compress(digits(4), replace(shared, rungs=rungs)).data)[0].joint
+
+
 def test_a_prior_is_of_one_codebook_alone(shared: Model):
     for changes in ({"seed": SEED + 1}, {"num_candidates": CANDIDATES + 1}):
         settings = choose_settings(shared, coder="pfr", index_code="prior", joint=True, **changes)

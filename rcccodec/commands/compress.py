@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     "--joint/--no-joint",
     default=None,
     help="Let blocks of low rate, or images of one block each, share indices where N allows it. "
-    "Default: unless mincost has a prior, which saves more.",
+    "Default: unless mincost has a prior for single blocks alone, which saves more.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
