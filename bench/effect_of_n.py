@@ -39,12 +39,12 @@ class Codebook(GeneratorProposal):
 
     def __init__(self, stage: Stage, device: str) -> None:
         super().__init__(stage.generator.at_slope(stage.beta), device)
-        self._made: dict[tuple[int, bytes], torch.Tensor] = {}
+        self._made: dict[tuple[torch.dtype, int, bytes], torch.Tensor] = {}
 
     def candidates(self, z: torch.Tensor) -> torch.Tensor:
         if z.dtype == torch.float64:  # a decoder's: any indices in any order
             return super().candidates(z)
-        key = len(z), z[0].cpu().numpy().tobytes()
+        key = z.dtype, len(z), z[0].cpu().float().numpy().tobytes()
         if key not in self._made:
             self._made[key] = super().candidates(z)
         return self._made[key]
