@@ -60,7 +60,7 @@ def with_joint(
         )  # fmt: skip
         priors = {coder: CodebookPrior(levels) for coder, levels in made.levels.items()}
         joint = JointCodes(size, made.fitted, priors)
-    flat = CodebookPrior(np.full(num_candidates, 8, np.uint8))
+    flat = CodebookPrior(np.full(num_candidates, min(255, 8 * num_candidates.bit_length()), np.uint8))
     rungs = list(model.rungs)
     alone = replace(stage, joint=joint, priors=dict.fromkeys(("pfr", "orc", "mincost"), flat))
     rungs[rung] = replace(rungs[rung], stages=(alone,))
