@@ -11,10 +11,11 @@ from pathlib import Path
 
 import torch
 
-from rcccodec.bundle import MAX_RUNGS, MAX_SLOPE, MAX_STAGES
+from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, ModelError
+from rcccodec.model import MAX_SLOPE
 from rcccodec.proposals.generator import PATCH_STRIDE, GeneratorSpec
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import PHOTO_BLOCKS
