@@ -90,6 +90,7 @@ def compress(
         joint=joint,
     )  # fmt: skip
     sources, notes = _sources(images, model.channels)
+    notes += _small(sources, settings.tile)
     start_s = time.perf_counter()
     layouts, stages = group_images(sources, settings.tile), settings.step.stages
     counts = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
@@ -231,6 +232,19 @@ def _reconstruct(
         wanted = images[image : image + count, top * tile_height : bottom * tile_height]
         wanted[:] = band.reshape(count, -1, *band.shape[1:])[:, : wanted.shape[1], : layout.width]
     return list(images)
+
+
+def _small(sources: list[np.ndarray], tile: tuple[int, int]) -> list[str]:
+    """A note where an image is smaller than a block: the rest of the block is made up, and costs as much."""
+    sizes = dict.fromkeys(x.shape[:2] for x in sources)
+    small = [s for s in sizes if s != tile and s[0] <= tile[0] and s[1] <= tile[1]]
+    if not small:
+        return []
+    (height, width), (tile_height, tile_width) = small[0], tile
+    return [
+        f"{width}x{height} is less than the model's block of {tile_width}x{tile_height}: edges are repeated; "
+        "an image resized to the block costs the same"
+    ]
 
 
 def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[list[np.ndarray], list[str]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from rcccodec.commands import console
-from rcccodec.commands.train import command_line, interruptible
+from rcccodec.commands.train import command_line
 from rcccodec.errors import OutputError
 from rcccodec.model_search import model_path
 
@@ -48,6 +48,9 @@ def refit(
     """Fit the index codes of MODEL anew, on the data it was trained on: for more candidates, for another
     codebook, or because fitting has become better. Its generators stay as they are. Where N has room for
     several blocks an index, what they share gets codes of its own.
+
+    It takes a minute or more for each slope, longer with N and with blocks an index, and tells of each as it
+    begins. The folder is written at the end.
     """
     if (Path(output) / "model.json").exists():
         raise OutputError(f"{output}: holds a model; name another folder")
@@ -63,8 +66,8 @@ def refit(
     kept = keep(model_path(model))
     name = Path(output).resolve().name
     plan = refit_plan(kept, name, candidates=candidates, seed=seed, shared_only=shared_only)
-    with interruptible() as interrupted, console.training_progress(quiet) as (_, say):
-        folder = refit_model(
+    with console.training_progress(quiet) as (_, say):
+        refit_model(
             kept,
             plan,
             Path(output),
@@ -72,8 +75,4 @@ def refit(
             device=place,
             command=command_line(context),
             say=say,
-            stop=lambda: bool(interrupted),
         )
-    if folder is None:
-        click.echo("rcc: interrupted; nothing was written", err=True)
-        raise SystemExit(interrupted[0])
