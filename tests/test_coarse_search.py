@@ -150,7 +150,7 @@ def test_most_pairs_are_never_scored_and_the_bound_is_one():
         bound = torch.cdist(a.double(), b.double()).square()
         assert bool((bound <= exact + 1e-5 * x.square().sum(1).double()[:, None]).all())
     assert bool((bound > 0.9 * exact).double().mean() > 0.9)
-    one = running.Running(target("pfr", 20.0, SEED, blocks()), torch.device("cpu"))
+    one = running.Running(target("pfr", 20.0, SEED, blocks()), torch.device("cpu"), lambda found, _: found)
     for start in range(0, NUM_CANDIDATES, 500):
         one.look(start, PROPOSAL.candidates(standard_normals(SEED, torch.arange(start, start + 500), 12, 0)))
     assert one.scored < 0.25 * one.seen
