@@ -50,12 +50,17 @@ def target(kind: str, beta: float, seed: int, x: Tensor, proposal: object = PROP
     )  # fmt: skip
 
 
-def brute_force(one: Target, seed: int, num_candidates: int = NUM_CANDIDATES) -> tuple[Tensor, Tensor]:
-    """Indices and scores, everything in float64."""
+def brute_distances(one: Target, seed: int = SEED, num_candidates: int = NUM_CANDIDATES) -> Tensor:
+    """Every block to every candidate in float64, (blocks, candidates)."""
     z = standard_normals(seed, torch.arange(num_candidates), one.proposal.latent_dim, 0)
     y = one.proposal.candidates(z.double())
     x = one.x.double()
-    distances = x.square().sum(1)[:, None] - 2 * x @ y.T + y.square().sum(1)
+    return x.square().sum(1)[:, None] - 2 * x @ y.T + y.square().sum(1)
+
+
+def brute_force(one: Target, seed: int, num_candidates: int = NUM_CANDIDATES) -> tuple[Tensor, Tensor]:
+    """Indices and scores, everything in float64."""
+    distances = brute_distances(one, seed, num_candidates)
     low = (one.beta * distances + offsets_of(one, 0, num_candidates)).min(dim=1)
     return low.indices, low.values
 
@@ -150,7 +155,7 @@ def test_most_pairs_are_never_scored_and_the_bound_is_one():
         bound = torch.cdist(a.double(), b.double()).square()
         assert bool((bound <= exact + 1e-5 * x.square().sum(1).double()[:, None]).all())
     assert bool((bound > 0.9 * exact).double().mean() > 0.9)
-    one = running.Running(target("pfr", 20.0, SEED, blocks()), torch.device("cpu"))
+    one = running.Running(target("pfr", 20.0, SEED, blocks()), torch.device("cpu"), lambda found, _: found)
     for start in range(0, NUM_CANDIDATES, 500):
         one.look(start, PROPOSAL.candidates(standard_normals(SEED, torch.arange(start, start + 500), 12, 0)))
     assert one.scored < 0.25 * one.seen
@@ -207,3 +212,41 @@ def test_identical_candidates_leave_few_nominees_and_the_first_wins():
         (found,) = nominate([one], 0, NUM_CANDIDATES, seed=SEED, precision=precision)
         assert len(found.rows) <= 40 * len(one.x)
         assert decide(found, one, seed=SEED).indices.tolist() == [0] * len(one.x)
+
+
+@pytest.mark.parametrize("chunk", [512, 4096])
+@pytest.mark.parametrize("count", [1, 3])
+def test_nominees_of_a_coarse_pass_that_gave_up_are_not_cut_by_their_place(count: int, chunk: int):
+    """Costs undo the distances but for a little, and all of the second half ties within the coarse error."""
+    x = blocks(1).repeat(count, 1)
+    level = target("cost", 1.0, SEED, x)
+    far = brute_distances(level)[0]
+    generator = torch.Generator().manual_seed(SEED)
+    cost = 200 - far + 0.001 + 0.002 * torch.rand(NUM_CANDIDATES, generator=generator).double()
+    early = torch.randperm(2048, generator=generator)[:600]
+    best = int(early.max())
+    cost[best] = 200 - far[best]
+    shut = torch.ones(NUM_CANDIDATES, dtype=torch.bool)
+    shut[early], shut[2048:] = False, False
+    cost[shut] = torch.inf
+    one = replace(level, offsets=lambda a, b: cost[a:b])
+    assert brute_force(one, SEED)[0].tolist() == [best] * count
+    for size in (chunk, 2048):
+        (found,) = nominate([one], 0, NUM_CANDIDATES, seed=SEED, precision=torch.bfloat16, chunk=size)
+        assert decide(found, one, seed=SEED).indices.tolist() == [best] * count
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("plateau", [0.0, 5.0])
+@pytest.mark.parametrize("beta", [1e-12, 1e-6, 1e-4])
+def test_a_slope_below_the_resolution_of_float32_scores_still_chooses_the_nearest(
+    beta: float, plateau: float, precision: torch.dtype
+):
+    cost = torch.where(torch.arange(NUM_CANDIDATES) < 3000, plateau, 2 * plateau).double()
+    one = cost_target(blocks(140), PROPOSAL, beta=beta, cost_nats=lambda a, b: cost[a:b])
+    (found,) = nominate([one], 0, NUM_CANDIDATES, seed=SEED, precision=precision, chunk=1024)
+    assert len(found.rows) <= 4 * running.TIES_KEPT * len(one.x)
+    exact = beta * brute_distances(one) + cost
+    rows = torch.arange(len(one.x))
+    chosen = exact[rows, decide(found, one, seed=SEED).indices]
+    assert bool((chosen - exact.amin(dim=1) <= 1e-12 * beta + 1e-14 * plateau).all())

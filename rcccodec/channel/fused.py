@@ -19,6 +19,7 @@ from torch import Tensor
 from rcccodec import kernels
 from rcccodec.channel.distances import chunk_candidates, default_chunk
 from rcccodec.channel.nominees import Nominees, merge
+from rcccodec.channel.remake import winners
 from rcccodec.channel.running import Running
 from rcccodec.channel.target import Target, offsets_of
 from rcccodec.channel.weights import LogWeights
@@ -49,7 +50,7 @@ def nominate_all(
     """One target after the other: the kernel makes their candidates as it goes, and keeps none."""
 
     def plain(target: Target, first: int, end: int) -> Nominees:
-        found = Running(target, device)
+        found = Running(target, device, partial(winners, seed=seed, stage=stage, device=device))
         for low in range(first, end, default_chunk(device)):
             count = min(default_chunk(device), end - low)
             found.look(low, chunk_candidates(target.proposal, low, count, seed, stage, device))

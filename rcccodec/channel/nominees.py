@@ -47,10 +47,9 @@ class Nominees:
         parts = (part[which] for part in (self.rows, self.columns, self.scores, self.errors, self.offsets))
         return Nominees(*parts, self.ceilings, self.last)
 
-    def pruned(self, limit: int | None = None) -> Nominees:
-        """Without those that cannot win; of what is left ``limit`` a block, lowest columns first."""
-        left = self.taken(self.scores - self.errors <= self.ceilings[self.rows])
-        return left if limit is None else left.taken(_first_of_each(left.rows, left.columns, limit))
+    def pruned(self) -> Nominees:
+        """Without those that cannot win."""
+        return self.taken(self.scores - self.errors <= self.ceilings[self.rows])
 
 
 def merge(parts: list[Nominees]) -> Nominees:
@@ -81,12 +80,3 @@ def lowest(rows: Tensor, columns: Tensor, scores: Tensor, num_blocks: int) -> Te
     if int(first.sum()) != num_blocks:
         raise ValueError("some block has no candidate of finite score")
     return order[first]
-
-
-def _first_of_each(rows: Tensor, columns: Tensor, limit: int) -> Tensor:
-    """Positions that keep at most ``limit`` entries a row, lowest columns first."""
-    order = torch.argsort(columns, stable=True)
-    order = order[torch.argsort(rows[order], stable=True)]
-    counts = torch.bincount(rows)
-    rank = torch.arange(rows.numel()) - (counts.cumsum(0) - counts)[rows[order]]
-    return order[rank < limit]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from hashlib import blake2b
+
 import torch
 from torch import Tensor
 
 from rcccodec.channel.distances import candidates_at, squared_distances
-from rcccodec.channel.nominees import Nominees
+from rcccodec.channel.nominees import Nominees, lowest
 from rcccodec.channel.target import Target
 
 _AT_ONCE = 1024
@@ -29,3 +32,32 @@ def remade_scores(
             far = squared_distances(x[nominees.rows[which]], y[inverse[which] - first])
             scores[which] = target.beta * far + nominees.offsets[which]
     return scores
+
+
+def winners(nominees: Nominees, target: Target, *, seed: int, stage: int, device: torch.device) -> Nominees:
+    """The best nominee of every block that has any, with its float64 score; lowest column at ties."""
+    columns, inverse = torch.unique(nominees.columns, return_inverse=True)
+    offsets = torch.empty(len(columns), dtype=torch.float64).scatter_(0, inverse, nominees.offsets)
+    left = nominees.taken(_distinct(columns, offsets, target, seed, stage, device)[inverse])
+    scores = remade_scores(left, target, seed=seed, stage=stage, device=device, dtype=torch.float64)
+    blocks, rows = torch.unique(left.rows, return_inverse=True)
+    left = replace(left, scores=scores, errors=torch.zeros_like(scores))
+    return left.taken(lowest(rows, left.columns, scores, len(blocks)))
+
+
+def _distinct(
+    columns: Tensor, offsets: Tensor, target: Target, seed: int, stage: int, device: torch.device
+) -> Tensor:
+    """bool (n,), False where an earlier candidate is the same and its offset no higher."""
+    lowest_offset: dict[bytes, float] = {}
+    keep = torch.ones(len(columns), dtype=torch.bool)
+    for first in range(0, len(columns), _AT_ONCE):
+        part = columns[first : first + _AT_ONCE].to(device)
+        with torch.no_grad():
+            y = candidates_at(target.proposal, part, seed=seed, stage=stage)[:, : target.x.shape[1]].cpu()
+        for place, row in enumerate(y.contiguous().numpy(), first):
+            name = blake2b(row.tobytes(), digest_size=16).digest()
+            offset = float(offsets[place])
+            keep[place] = offset < lowest_offset.get(name, torch.inf)
+            lowest_offset[name] = min(offset, lowest_offset.get(name, torch.inf))
+    return keep

@@ -15,7 +15,8 @@ from rcccodec.channel.screen import Screen, at_most, products_at
 from rcccodec.channel.target import Target, offsets_of
 
 ROUNDING = 2.0**-18  # relative error allowed to a float32 score, generously
-TIES_KEPT = 8  # nominees a block keeps from one piece, lowest indices first
+_FINE = 4 * ROUNDING  # and to a distance of its own, whatever the offsets
+TIES_KEPT = 8  # nominees a block may have from one piece before they are told apart more closely
 _COARSE_KEPT = 16  # and on average where precision is reduced; more call for float32
 _FIRST_PIECE = 512  # candidates scored in full before a bound is worth trying
 _SCREENED_BLOCKS, _SCREENED_DIMS = 128, 64  # fewer are scored in full
@@ -33,15 +34,22 @@ class Running:
 
     Scores here leave out ``beta |x|^2``, x centred, which does not change the order. ``ceilings``: no less
     than the exact score of the block's best candidate so far.
+
+    Nominees are told apart before they are many: by distances without their offsets, which float32 adds
+    poorly at a low slope, and then by ``winners``, the best nominee of every block made again exactly.
     """
 
-    def __init__(self, target: Target, device: torch.device) -> None:
+    def __init__(
+        self, target: Target, device: torch.device, winners: Callable[[Nominees, Target], Nominees]
+    ) -> None:
+        self._winners, self._start = winners, 0
         self.target, self.device, self.error = target, device, EXACT
         self.nominees = Nominees.none(len(target.x))
         self.scored = self.seen = 0  # pairs
         self._frame = CentredBlocks(target.x, device)
         self._rows = torch.arange(len(target.x), device=device)  # blocks that are not done
         self._exact_norms = target.beta * self._frame.square_norms.cpu()
+        self._spread = float(self._frame.mean.double().square().sum())
         self._norms = (target.beta * self._frame.square_norms).to(torch.float32)
         self._tolerance = ROUNDING * (1.0 + 4.0 * self._norms)
         self._ceilings = torch.full_like(self._tolerance, torch.inf)
@@ -74,7 +82,7 @@ class Running:
         """
         if self.done:
             return
-        self.error = error
+        self.error, self._start = error, start
         offsets = offsets_of(self.target, start, start + len(y))
         kept = self._ceilings.clone()
         try:
@@ -104,8 +112,21 @@ class Running:
         errors = ROUNDING * (1.0 + 4.0 * self._exact_norms[old.rows] + scores.abs())
         ceilings = old.ceilings.scatter_reduce(0, old.rows, scores + errors, "amin")
         settled = replace(old, scores=scores, errors=errors, ceilings=ceilings)
-        self.nominees = settled.pruned(4 * TIES_KEPT)
         self._all_ceilings = ceilings.clone()
+        self._thin(settled.pruned())
+
+    def _thin(self, nominees: Nominees) -> None:
+        """Take over these nominees, of blocks with too many only the best."""
+        counts = torch.bincount(nominees.rows, minlength=len(self.target.x))
+        crowded = counts[nominees.rows] > 4 * TIES_KEPT
+        if bool(crowded.any()):
+            best = self._winners(nominees.taken(crowded), self.target)
+            errors = ROUNDING * (1.0 + 4.0 * self._exact_norms[best.rows] + best.scores.abs())
+            self._all_ceilings.scatter_reduce_(0, best.rows, best.scores + errors, "amin")
+            best = replace(best, errors=errors)
+            others = nominees.taken(~crowded)
+            nominees = replace(merge([others, best]), ceilings=self._all_ceilings.clone())
+        self.nominees = nominees
 
     def _look(self, y: Tensor, offsets: Tensor) -> None:
         """Piece by piece: the first ones short, since a bound needs something to compare with."""
@@ -129,9 +150,18 @@ class Running:
             return
         self.scored += len(self._frame.x) * len(y)
         for tile, scores in self._frame.tiles(y, row, -2.0 * beta):
-            self._take(tile, first, scores, offsets, floor)
+            self._take(tile, first, scores, y, square_norms, offsets, floor)
 
-    def _take(self, tile: slice, first: int, scores: Tensor, offsets: Tensor, floor: float) -> None:
+    def _take(
+        self,
+        tile: slice,
+        first: int,
+        scores: Tensor,
+        y: Tensor,
+        square_norms: Tensor,
+        offsets: Tensor,
+        floor: float,
+    ) -> None:
         """Look at one tile of scores, (blocks, candidates of the piece)."""
         low = scores.amin(dim=1)
         live = (low.isfinite() & (low - self._errors(tile, low, floor) <= self._reach(tile, floor))).nonzero()
@@ -148,10 +178,48 @@ class Running:
             if int(close.sum()) > _COARSE_KEPT * (len(live) + 64):
                 raise TooClose
         else:
-            close &= close.cumsum(dim=1, dtype=torch.int32) <= TIES_KEPT
-            close[torch.arange(live.numel(), device=live.device), scores.argmin(dim=1)] = True
+            crowded = close.sum(dim=1) > TIES_KEPT
+            if bool(crowded.any()):
+                self._tell_apart(rows[crowded], close[crowded], first, y, square_norms, offsets)
+                close &= ~crowded[:, None]
         which, column = close.nonzero(as_tuple=True)
         self._keep(rows[which], column, first, scores[which, column], offsets)
+
+    def _tell_apart(
+        self, rows: Tensor, close: Tensor, first: int, y: Tensor, square_norms: Tensor, offsets: Tensor
+    ) -> None:
+        """Keep the nominees among ``close`` (rows, candidates of the piece): near ties of float32 scores."""
+        beta = self.target.beta
+        far = torch.addmm(square_norms, self._frame.x[rows], y.T, alpha=-2.0)
+        which, column = close.nonzero(as_tuple=True)
+        far = far[which, column].double()
+        scores = beta * far + offsets[column]
+        norms = self._frame.square_norms[rows][which]
+        errors = _FINE * beta * (4.0 * (norms + self._spread) + far.abs()) + 2.0**-48 * scores.abs()
+        least = scores.new_full((len(rows),), torch.inf)
+        least.scatter_reduce_(0, which, scores + errors, "amin")
+        near = scores - errors <= least[which]
+        which, column, scores, errors = (part[near] for part in (which, column, scores, errors))
+        crowded = torch.bincount(which, minlength=len(rows))[which] > TIES_KEPT
+        few = ~crowded
+        self._fresh.append(
+            tuple(part[few].cpu() for part in (rows[which], column + first, scores, errors))  # type: ignore[arg-type]
+        )
+        if bool(crowded.any()):
+            self._keep_winners(
+                rows[which[crowded]].cpu(), (column + first)[crowded].cpu(), offsets[column][crowded].cpu()
+            )
+
+    def _keep_winners(self, rows: Tensor, columns: Tensor, offsets: Tensor) -> None:
+        names, empty = self._rows.cpu(), torch.zeros(len(rows), dtype=torch.float64)
+        ties = Nominees(
+            names[rows], columns + self._start, empty, empty, offsets, self._all_ceilings, -torch.inf
+        )
+        best = self._winners(ties, self.target)
+        errors = ROUNDING * (1.0 + 4.0 * self._exact_norms[best.rows] + best.scores.abs())
+        scores = best.scores - self._exact_norms[best.rows]
+        place = torch.searchsorted(names, best.rows)
+        self._fresh.append((place, best.columns - self._start, scores, errors))
 
     def _screened_scores(
         self, first: int, y: Tensor, square_norms: Tensor, row: Tensor, offsets: Tensor, floor: float
@@ -173,7 +241,12 @@ class Running:
             if len(close) > _COARSE_KEPT * (len(bounds) + 64):
                 if self.error.reach:
                     raise TooClose
-                self._width = 0  # ties: the full product keeps but the first of them
+                self._width = 0  # ties: the full product tells them apart
+                grid = torch.zeros(bounds.shape, dtype=torch.bool)
+                grid[rows[close] - tile.start, columns[close]] = True
+                every = torch.arange(tile.start, tile.start + len(bounds))
+                self._tell_apart(every, grid, first, y, square_norms, offsets)
+                continue
             self._keep(rows[close], columns[close], first, scores[close], offsets)
 
     def _choose_width(self, y: Tensor, row: Tensor, floor: float) -> None:
@@ -219,16 +292,20 @@ class Running:
         exact_norms = self._exact_norms[names]
         ceilings = self._ceilings.cpu().double() + exact_norms
         self._all_ceilings[names] = torch.minimum(self._all_ceilings[names], ceilings)
+        scores, errors = scores.double() + exact_norms[rows], errors.double()
+        self._all_ceilings.scatter_reduce_(0, names[rows], scores + errors, "amin")
         fresh = Nominees(
             names[rows],
             columns + start,
-            scores.double() + exact_norms[rows],
-            errors.double(),
+            scores,
+            errors,
             offsets[columns],
             self._all_ceilings.clone(),
             self.nominees.last,
         )
-        self.nominees = merge([self.nominees, fresh]).pruned(None if self.error.reach else 4 * TIES_KEPT)
+        self.nominees = merge([self.nominees, fresh])
+        if not self.error.reach:
+            self._thin(self.nominees)
 
     def _drop_done(self, last: float) -> None:
         """Leave out blocks whose best no later candidate can beat: d >= 0, and offsets only rise."""

@@ -30,7 +30,7 @@ from rcccodec.channel.coarse import (
 )
 from rcccodec.channel.distances import chunk_candidates, default_chunk
 from rcccodec.channel.nominees import Nominees, lowest, merge
-from rcccodec.channel.remake import remade_scores
+from rcccodec.channel.remake import remade_scores, winners
 from rcccodec.channel.running import Running, TooClose
 from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target
 from rcccodec.channel.weights import Coder
@@ -189,14 +189,16 @@ def nominate(
     chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
     make = partial(chunk_candidates, proposal, seed=seed, stage=stage, device=place)
+    best = partial(winners, seed=seed, stage=stage, device=place)
     if precision is None:
         precision = coarse_precision(proposal, place)
     if precision != torch.float32 and stop - start >= _WORTH_CALIBRATING:
         try:
-            return _coarse(targets, start, stop, chunk, make, precision, seed, stage, place, progress)
+            running = [Running(target, place, best) for target in targets]
+            return _coarse(running, start, stop, chunk, make, precision, seed, stage, place, progress)
         except CalibrationError:
             pass  # float32 needs none
-    running = [Running(target, place) for target in targets]
+    running = [Running(target, place, best) for target in targets]
     for first in range(start, stop, chunk):
         count = min(chunk, stop - first)
         y = make(first, count)
@@ -210,7 +212,7 @@ def nominate(
 
 
 def _coarse(
-    targets: Sequence[Target],
+    running: Sequence[Running],
     start: int,
     stop: int,
     chunk: int,
@@ -226,7 +228,6 @@ def _coarse(
     Raises:
         CalibrationError: a nominee's coarse score was further off than is compatible with the calibration.
     """
-    running = [Running(target, place) for target in targets]
     pair = [make(start, CALIBRATION_COLUMNS, dtype=dtype) for dtype in (precision, torch.float32)]
     errors = [calibrate(one.blocks, *map(one.centred, pair)) for one in running]
     remake = partial(remade_scores, seed=seed, stage=stage, device=place, dtype=torch.float32)
@@ -238,6 +239,8 @@ def _coarse(
                 one.look(first, y, EXACT if precision == torch.float32 else error)
             except TooClose:
                 y, precision = make(first, count), torch.float32  # from here on, for all
+                for each in running:
+                    each.settle(remake)  # coarse errors would outlast the coarse pass
                 one.look(first, y)
             if one.crowded:
                 one.settle(remake)
