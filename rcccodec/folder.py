@@ -62,8 +62,8 @@ def mirrored(names: Sequence[str], short: Callable[[str], str], full: Callable[[
 class Journal:
     """What every file of a mirrored folder was made of: a line of JSON each, in a hidden file beside them.
 
-    A line is added once its file is there whole; after a sudden end it may be missing or cut, and its file is
-    then made anew, to the same bytes.
+    A line is on disk before its file is, and holds that file's hash: after a sudden end there is no file
+    without a line, and one whose line is missing, cut or damaged (it has a hash of its own) is made anew.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -77,8 +77,9 @@ class Journal:
             for line in lines:
                 try:
                     entry = json.loads(line)
-                    self._entries[entry["file"]] = entry
-                except (ValueError, KeyError, TypeError, RecursionError):
+                    if entry.pop("line_sha256") == _line_hash(entry):
+                        self._entries[entry["file"]] = entry
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     continue
 
     def begin(self) -> None:
@@ -87,7 +88,7 @@ class Journal:
         Raises:
             OutputError: the folder cannot be written.
         """
-        lines = "".join(f"{json.dumps(entry)}\n" for entry in self._entries.values())
+        lines = "".join(map(_line, self._entries.values()))
         write_bytes(self._path, lines.encode())
 
     def kept(self, file: str, source: Path, request: str) -> dict[str, Any] | None:
@@ -97,10 +98,10 @@ class Journal:
             return None
         hashes = (_sha256(source), _sha256(self._folder / file))
         same = None not in hashes and hashes == (entry.get("source_sha256"), entry.get("file_sha256"))
-        return dict(entry["report"]) if same and isinstance(entry.get("report"), dict) else None
+        return dict(entry["report"]) if same else None
 
     def add(self, file: str, source: bytes, request: str, data: bytes, report: dict[str, Any]) -> None:
-        """Note a file that was just written.
+        """Note a file that is about to be written.
 
         Raises:
             OutputError: the journal cannot be written.
@@ -114,9 +115,19 @@ class Journal:
         }
         try:
             with open(self._path, "a", encoding="ascii") as journal:
-                journal.write(f"{json.dumps(entry)}\n")
+                journal.write(_line(entry))
+                journal.flush()
+                os.fsync(journal.fileno())
         except OSError as error:
             raise output_error(self._path, error) from error
+
+
+def _line(entry: dict[str, Any]) -> str:
+    return f"{json.dumps(entry | {'line_sha256': _line_hash(entry)})}\n"
+
+
+def _line_hash(entry: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str | None:

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from rcccodec.errors import RccError
@@ -45,7 +47,9 @@ def run_jobs(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
     executor = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
     done = False
     try:
-        for future in as_completed([executor.submit(function, task) for task in tasks]):
+        with _interrupts_held():
+            futures = [executor.submit(function, task) for task in tasks]
+        for future in as_completed(futures):
             yield future.result()
         done = True
     except BrokenProcessPool:
@@ -57,13 +61,30 @@ def run_jobs(function: Callable[[Task], Result], tasks: Sequence[Task], jobs: in
                 child.terminate()
 
 
-def _begin() -> None:
-    import torch
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait, here until the end of this and in processes started meanwhile for ever.
 
+    It reaches them too, and Python would print a traceback of each that has not come to ``_begin``.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which would lift the mask on its own start
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _end_with_parent() -> None:

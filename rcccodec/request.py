@@ -67,7 +67,6 @@ class Request:
         """
         from rcccodec import codec, ladder
 
-        betas = [rung.beta for rung in model.rungs]
         rates_bpp = [rung.rate_bpp for rung in model.rungs]
 
         def at_rung(rung: int | None) -> "Encoded":
@@ -90,8 +89,37 @@ class Request:
             return ladder.encode_to_bits(at_rung, rates_bpp, self.target_bits)
         if self.target_psnr_db is not None:
             return ladder.encode_to_psnr(at_rung, rates_bpp, self.target_psnr_db)
+        return at_rung(self._rung(model))
+
+    def check(self, model: "Model") -> None:
+        """Refuse, before any work, what would be refused for every image.
+
+        Raises:
+            LimitError: N, seed, slope or quality is out of range. ModelError: the model has no such code.
+        """
+        from rcccodec.settings import choose_settings
+
+        choose_settings(
+            model,
+            rung=self._rung(model),
+            coder=self.coder,
+            index_code=self.index_code,
+            num_candidates=self.num_candidates,
+            seed=self.seed,
+            joint=self.joint,
+        ).codes()
+
+    def _rung(self, model: "Model") -> int | None:
+        """The rung to take, the first to try for a target; None is the model's default."""
+        from rcccodec import ladder
+
+        rates_bpp = [rung.rate_bpp for rung in model.rungs]
+        if self.target_bits is not None:
+            return ladder.rungs_by_rate(rates_bpp)[-1]
+        if self.target_psnr_db is not None:
+            return ladder.rungs_by_rate(rates_bpp)[0]
         if self.beta is not None:
-            return at_rung(ladder.rung_of_slope(betas, self.beta))
+            return ladder.rung_of_slope([rung.beta for rung in model.rungs], self.beta)
         if self.quality is not None:
-            return at_rung(ladder.rung_of_quality(rates_bpp, self.quality))
-        return at_rung(None)
+            return ladder.rung_of_quality(rates_bpp, self.quality)
+        return None

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from PIL import Image
 
 from rcccodec import cli, codec, parts
 from rcccodec.bundle import load_model
-from rcccodec.commands import compress_folder, console
+from rcccodec.commands import compress_folder, console, decompress
 from rcccodec.folder import JOURNAL, Journal, list_files, mirrored
 from rcccodec.images import read_image
 from rcccodec.request import Request
@@ -223,12 +223,23 @@ def test_mirrored_files_that_are_as_asked_stay_and_all_others_are_made(
 
 @pytest.mark.parametrize(("kill", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(
+    ("place", "step", "files"), [(Journal, "add", 2), (compress_folder, "write_bytes", 3)]
+)
 def test_an_interrupted_folder_keeps_whole_files_and_goes_on(
-    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, kill: signal.Signals, exit_code: int, jobs: str
+    work: Path,
+    rcc,
+    monkeypatch: pytest.MonkeyPatch,
+    kill: signal.Signals,
+    exit_code: int,
+    jobs: str,
+    place: object,
+    step: str,
+    files: int,
 ):
     before = set(multiprocessing.active_children())
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "add", kills(Journal.add, 3, kill))
+        patch.setattr(place, step, kills(getattr(place, step), 3, kill))
         code, _, err = rcc("compress", "pics", "-o", "out/", *GREY, "--jobs", jobs)
     assert code == exit_code
     assert err.strip().count("\n") == 0
@@ -236,11 +247,11 @@ def test_an_interrupted_folder_keeps_whole_files_and_goes_on(
         child.join(60)
         assert child.exitcode is not None
     some = tree("out")
-    assert len(some) == 3
+    assert len(some) == files
     calls: list = []
     monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls))
-    assert rcc("compress", "pics", "-o", "out/", *GREY)[0] == 0
-    assert len(calls) == COUNT + 1 - 3
+    assert rcc("compress", "pics", "-o", "out/", *GREY, "--no-overwrite")[0] == 0
+    assert len(calls) == COUNT + 1 - files
     rcc("compress", "pics", "-o", "whole/", *GREY)
     assert tree("out") == tree("whole")
     assert some.items() <= tree("whole").items()
@@ -264,6 +275,96 @@ def test_an_unreadable_image_is_named_and_the_others_go_on(work: Path, rcc):
         assert err.count("\n") == 2
         assert len(tree("out")) == COUNT + 1
     assert f"{COUNT + 1} of {COUNT + 2} images" in out
+
+
+@pytest.mark.parametrize("report", ["{}", '{"file_bytes": "x"}', "[]", '{"file_bytes": 1}'])
+def test_a_file_whose_journal_line_is_damaged_is_made_anew(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, report: str
+):
+    rcc("compress", "pics", "-o", "out/", *GREY)
+    whole, journal = tree("out"), Path("out", JOURNAL)
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[3]["report"] = json.loads(report)
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls := []))
+    code, out, _ = rcc("compress", "pics", "-o", "out/", *GREY, "--json")
+    assert code == 0
+    assert [task.file for (task,) in calls] == [lines[3]["file"]]
+    assert sum(row["file_bytes"] for row in json.loads(out)) == sum(map(len, whole.values()))
+    assert tree("out") == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"),
+    [
+        (["--candidates", "99999999999"], 7),
+        (["--seed", "-1"], 7),
+        (["--quality", "101"], 7),
+        (["--beta", "-1"], 7),
+        (["--coder", "orc", "--index-code", "prior"], 5),
+        (["-m", "nothing"], 5),
+    ],
+)
+def test_settings_that_suit_no_image_are_refused_once_before_anything_is_made(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int
+):
+    monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls := []))
+    code, _, err = rcc("compress", "pics", "-o", "out/deep/", "-m", "grey", *arguments)
+    assert code == exit_code
+    assert err.count("\n") == 1
+    assert not calls
+    assert os.listdir() == ["pics"]
+
+
+def test_a_target_out_of_reach_is_the_settings_fault_only_if_it_is_for_all(work: Path, rcc):
+    code, _, err = rcc("compress", "pics", "-o", "out/", "-m", "grey", "--target-psnr", "90")
+    assert code == 7
+    assert err.count("\n") == COUNT + 2
+    assert os.listdir() == ["pics"]
+    image = read_image("pics/big.png")[0]
+    least_bytes = min(len(codec.compress(image, "grey", rung=rung, joint=None).data) for rung in (0, 1))
+    bits = str(8 * least_bytes - 1)
+    code, _, err = rcc("compress", "pics", "-o", "out/", "-m", "grey", "--target-bits", bits)
+    assert code == 3
+    assert err.startswith("rcc: error: pics/big.png: target of ")
+    assert "big.rcc" not in tree("out")
+    assert len(tree("out")) == COUNT
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_any_image_is_coded(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(compress_folder, "_make", counted(compress_folder._make, calls := []))
+    Path("file").write_text("in the way")
+    code, _, err = rcc("compress", "pics", "-o", "file/out/", *GREY)
+    assert code == 6
+    assert err.count("\n") == 1
+    assert not calls
+
+
+@pytest.mark.parametrize("output", ["new/", "old"])
+def test_images_given_by_name_become_files_in_a_folder(work: Path, rcc, output: str):
+    Path("old").mkdir()
+    rcc("compress", "pics", "-o", "all/", *GREY)
+    images = ["pics/b.png", "pics/sub/m.png", "pics/c.bmp"]
+    assert rcc("compress", *images, "-o", output, *GREY)[0] == 0
+    whole = tree("all")
+    assert tree(output) == {"b.rcc": whole["b.rcc"], "m.rcc": whole["sub/m.rcc"], "c.rcc": whole["c.rcc"]}
+    assert rcc("compress", "pics/x.png", "-o", output, *GREY)[0] == 0
+    assert tree(output)["x.rcc"] == whole["x.rcc"]
+
+
+@pytest.mark.parametrize("inputs", [["pics/a.png", "pics/sub/a.png"], ["-"], ["pics/a.png", ""]])
+def test_images_without_a_name_of_their_own_in_a_folder_are_wrong_usage(work: Path, rcc, inputs: list[str]):
+    assert rcc("compress", *inputs, "-o", "out/", *GREY)[0] == 2
+    assert os.listdir() == ["pics"]
+
+
+def test_saturation_of_many_images_is_said_once(work: Path, rcc):
+    _, _, err = rcc("compress", "pics", "-o", "out/", "-m", "grey", "--candidates", "4")
+    assert err.startswith("rcc: warning: saturated: ")
+    assert f"{COUNT + 1} of {COUNT + 1} images" in err
+    assert err.count("\n") == 1
 
 
 def test_no_overwrite_refuses_a_file_of_other_options_before_it_begins(work: Path, rcc):
@@ -312,6 +413,35 @@ def test_a_folder_of_files_becomes_a_folder_of_images(work: Path, rcc):
     assert [name for name in made if "all/" in name] == [f"sub/all/000{i}.png" for i in range(3)]
     x_hat = codec.decompress(Path("out/big.rcc").read_bytes())[0]
     np.testing.assert_array_equal(read_image("back/big.png")[0], x_hat)
+
+
+def test_no_picture_of_an_archive_meets_one_of_another_file(work: Path, rcc):
+    Path("q/a").mkdir(parents=True)
+    assert rcc("compress", "pics/sub", "-o", "q/a.rcc", *GREY)[0] == 0
+    assert rcc("compress", "pics/big.png", "-o", "q/a/0000.rcc", *GREY)[0] == 0
+    for name in ("q/b.rcc", "q/b.png.rcc", "q/C.rcc", "q/c.png.rcc"):
+        Path(name).write_bytes(Path("q/a.rcc" if ".png" in name else "q/a/0000.rcc").read_bytes())
+    assert rcc("decompress", "q", "-o", "back")[0] == 0
+    made = tree("back")
+    archives = [f"{folder}/000{i}.png" for folder in ("a.rcc", "b", "c") for i in range(3)]
+    assert sorted(made) == sorted([*archives, "a/0000.png", "b.png", "C.png"])
+    one = codec.decompress(Path("q/a/0000.rcc").read_bytes())[0]
+    three = codec.decompress(Path("q/a.rcc").read_bytes())
+    for name in ("a/0000.png", "b.png", "C.png"):
+        np.testing.assert_array_equal(read_image(f"back/{name}")[0], one)
+    for folder in ("a.rcc", "b", "c"):
+        for i, image in enumerate(three):
+            np.testing.assert_array_equal(read_image(f"back/{folder}/000{i}.png")[0], image)
+
+
+@given(st.dictionaries(st.text("aA.pngrc/", min_size=1, max_size=6), st.booleans(), max_size=12))
+def test_no_target_of_a_file_is_or_lies_in_that_of_another(files: dict[str, bool]):
+    given = {str(PurePosixPath(f"x/{name}.rcc")): archive for name, archive in files.items()}
+    targets = decompress._targets(sorted(given), {name for name, archive in given.items() if archive})
+    assert set(targets) == set(given)
+    assert len(set(targets.values())) == len(targets)
+    above = {str(above) for target in targets.values() for above in PurePosixPath(target).parents}
+    assert not above & {target for name, target in targets.items() if given[name]}
 
 
 @given(st.sets(st.text("aA.bpng/", min_size=1, max_size=6), max_size=12))

@@ -1,4 +1,4 @@
-"""``rcc compress``: images to one ``.rcc`` file, or a folder of them to a folder of such files."""
+"""``rcc compress``: images to one ``.rcc`` file, or to a folder with a file for each."""
 
 import json
 import math
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         "rcc compress digits/*.png -o digits.rcc --model mnist --coder pfr --json",
         "rcc compress pictures -o pictures.rcc --jobs 4",
         "rcc compress pictures -o small/ --jobs 0",
+        "rcc compress *.jpg -o small/",
         "cat photo.jpg | rcc compress - -o - | rcc decompress - -o copy.png",
     )
 )
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     required=True,
     metavar="OUT",
     callback=console.output_name,
-    help="File to write; - is standard output; a folder (with / at the end, if it is not there yet) for the "
-    "images of a folder, one file each.",
+    help="File to write; - is standard output; a folder (with / at the end, if it is not there yet) for one "
+    "file an image.",
 )
 @click.option("-m", "--model", default="photo", show_default=True, help="Name or folder of a model.")
 @click.option(
@@ -104,16 +105,20 @@ def compress(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Compress one image, or several into one archive.
+    """Compress one image, or several into one archive or a file each.
 
     INPUT is any 8- or 16-bit image file; - is standard input. The report goes to standard output, or to
     standard error when the file itself goes to standard output.
 
-    INPUT may be one folder: all images below it, sorted by path, make one archive; or, where OUT is a folder,
-    each makes a file of its own, a/b.png OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the
-    same command goes on. For one file an image it keeps what OUT/.rcc-folder.jsonl says was made of the same
-    image (by SHA-256), model and options, and goes past images that cannot be read, with exit code 3; for an
-    archive, finished parts of the search lie in .OUT.parts beside OUT until the end.
+    INPUT may be one folder: all images below it, sorted by path, make one archive; one that cannot be read
+    ends it with exit code 3, and nothing is written. Interrupted, the same command goes on: finished parts
+    of the search, up to about 32768 blocks each, lie in .OUT.parts beside OUT until the end, and only what
+    is smaller than one part begins anew.
+
+    Where OUT is a folder, each image makes a file of its own: b.png OUT/b.rcc, and a/b.png below an INPUT
+    folder OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the same command goes on: it keeps what
+    OUT/.rcc-folder.jsonl says was made of the same image (by SHA-256), model and options. Images that cannot
+    be read are named and passed over, with exit code 3.
 
     torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
     share the candidates of every search. The file is the same.
@@ -122,12 +127,18 @@ def compress(
         raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
     if target_psnr is not None and math.isnan(target_psnr):
         raise click.UsageError("--target-psnr must be a number")
+    if not all(inputs):
+        raise click.UsageError("INPUT: an empty file name")
     if inputs.count(console.STANDARD_STREAM) > 1:
         raise click.UsageError("standard input can be read only once")
     folder = Path(inputs[0]) if os.path.isdir(inputs[0]) else None
     if len(inputs) > 1 and any(map(os.path.isdir, inputs)):
         raise click.UsageError("a folder is compressed alone: give no other INPUT beside it")
-    mirrors = folder is not None and (output.endswith(os.sep) or os.path.isdir(output))
+    mirrors = output.endswith(os.sep) or os.path.isdir(output)
+    if mirrors and console.STANDARD_STREAM in inputs:
+        raise click.UsageError("standard input has no name for a file in a folder OUT: name a file with -o")
+    if mirrors and len({Path(name).name for name in inputs}) < len(inputs):
+        raise click.UsageError("several INPUTs of one name for a folder OUT: compress them one by one")
     if output != console.STANDARD_STREAM and not mirrors:
         check_target(output, overwrite=not no_overwrite)
 
@@ -148,8 +159,12 @@ def compress(
     if mirrors:
         from rcccodec.commands.compress_folder import compress_folder
 
+        if folder is not None:
+            sources = {name: folder / name for name in list_files(folder, PICTURES)}
+        else:
+            sources = {Path(name).name: Path(name) for name in inputs}
         compress_folder(
-            folder, Path(output), request(), jobs=processes, overwrite=not no_overwrite, as_json=as_json,
+            sources, Path(output), request(), jobs=processes, overwrite=not no_overwrite, as_json=as_json,
             quiet=quiet,
         )  # fmt: skip
         return

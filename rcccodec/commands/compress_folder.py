@@ -1,17 +1,18 @@
-"""``rcc compress FOLDER -o FOLDER/``: every image to a file of its own, by one process or several."""
+"""``rcc compress INPUT... -o FOLDER/``: every image to a file of its own, by one process or several."""
 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rcccodec.atomic import output_error, write_bytes
+from rcccodec.atomic import check_target, output_error, write_bytes
 from rcccodec.commands import console
 from rcccodec.errors import InputError, LimitError, OutputError
-from rcccodec.folder import PICTURES, Journal, list_files, mirrored
+from rcccodec.folder import JOURNAL, Journal, mirrored
 from rcccodec.jobs import run_jobs
 from rcccodec.model_search import model_path, parse_card
 from rcccodec.request import Request
@@ -31,7 +32,10 @@ class _Task:
 
 @dataclass(frozen=True)
 class _Made:
-    """What became of it: bytes, report and notes, or the error in one line."""
+    """What became of it: bytes, report and notes, or the error.
+
+    saturated_bits: log2 N - R where that is too little, else None.
+    """
 
     source: str
     file: str
@@ -39,19 +43,33 @@ class _Made:
     data: bytes
     report: dict[str, Any]
     notes: list[str]
-    error: str | None = None
+    saturated_bits: float | None = None
+    error: InputError | LimitError | None = None
 
 
 def compress_folder(
-    source: Path, output: Path, request: Request, *, jobs: int, overwrite: bool, as_json: bool, quiet: bool
+    sources: Mapping[str, Path],
+    output: Path,
+    request: Request,
+    *,
+    jobs: int,
+    overwrite: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
-    """Mirror the images below ``source`` as .rcc files below ``output``; those that are there stay.
+    """Make a .rcc file below ``output`` of every image; those that are there stay.
+
+    Args:
+        sources: images by the path, with slashes, that their files are called after.
 
     Raises:
-        InputError: no images; at the end, if some could not be read or coded, the others are done.
+        InputError: at the end, if some could not be read or coded; the others are done.
+        LimitError: the settings, or a target that no image reaches. ModelError: as `Request.check`.
         OutputError: a file cannot be written, or is there and may not be replaced.
+
+    Invariant: nothing is made below ``output`` before the first image is done.
     """
-    names = list_files(source, PICTURES)
+    names = list(sources)
     files = mirrored(
         names, lambda name: str(PurePosixPath(name).with_suffix(".rcc")), lambda name: f"{name}.rcc"
     )
@@ -60,36 +78,63 @@ def compress_folder(
     reports = {
         file: report
         for name, file in files.items()
-        if (report := journal.kept(file, source / name, asked)) is not None
+        if (report := journal.kept(file, sources[name], asked)) is not None
     }
     missing = [(name, file) for name, file in files.items() if file not in reports]
     taken = [file for _, file in missing if os.path.lexists(output / file)]
     if taken and not overwrite:
         raise OutputError(f"{output / taken[0]}: exists already and --no-overwrite was given")
-    for folder in sorted({(output / file).parent for file in files.values()} | {output}):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise output_error(folder, error) from error
-    journal.begin()
-    kept, failed = len(reports), []
-    tasks = [_Task(str(source / name), file, request) for name, file in missing]
+    _check_place(output)
+    if missing:
+        request.check(_model(request.model))
+    kept = len(reports)
+    failures: list[InputError | LimitError] = []
+    margins_bits: list[float] = []
+    tasks = [_Task(str(sources[name]), file, request) for name, file in missing]
     with console.progress_bar("compress", quiet, unit="images") as progress:
         for done, made in enumerate(run_jobs(_make, tasks, jobs), kept + 1):
             for note in made.notes:
                 console.remark(f"note: {made.source}: {note}", quiet)
             if made.error is not None:
                 console.remark(f"error: {made.error}", quiet=False)
-                failed.append(made.source)
+                failures.append(made.error)
             else:
-                write_bytes(output / made.file, made.data, overwrite=overwrite)
+                _make_folders((output / made.file).parent)
+                if len(reports) == kept:
+                    journal.begin()
                 journal.add(made.file, made.source_hash, asked, made.data, made.report)
+                write_bytes(output / made.file, made.data, overwrite=overwrite)
                 reports[made.file] = made.report
+            if made.saturated_bits is not None:
+                margins_bits.append(made.saturated_bits)
             if progress is not None:
                 progress(done, len(names))
-    _say(source, output, files, reports, kept, as_json, quiet)
-    if failed:
-        raise InputError(f"{len(failed)} of {len(names)} images could not be compressed; the others are")
+    if margins_bits:
+        console.remark(
+            f"warning: saturated: log2 N - R is {min(margins_bits):.1f} bits at the least, below 3 for "
+            f"{len(margins_bits)} of {len(names)} images; raise --candidates",
+            quiet,
+        )
+    if len(failures) == len(names) and all(isinstance(error, LimitError) for error in failures):
+        raise LimitError(f"none of {len(names)} images could be compressed so")
+    _say(sources, output, files, reports, kept, as_json, quiet)
+    if failures:
+        raise InputError(f"{len(failures)} of {len(names)} images could not be compressed; the others are")
+
+
+def _check_place(output: Path) -> None:
+    """Fail now if ``output`` could not be made or written to."""
+    place = output
+    while not os.path.lexists(place):
+        place = place.parent
+    check_target(place / JOURNAL)
+
+
+def _make_folders(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def _make(task: _Task) -> _Made:
@@ -109,12 +154,11 @@ def _make(task: _Task) -> _Made:
         except LimitError as error:
             raise LimitError(f"{task.source}: {error}") from error
     except (InputError, LimitError) as error:
-        return _Made(task.source, task.file, hashed, b"", {}, [], str(error))
+        return _Made(task.source, task.file, hashed, b"", {}, [], error=error)
     report = encoded.report
+    saturated_bits = report.margin_bits if report.saturated else None
     notes = [*notes, *encoded.notes]
-    if report.saturated:
-        notes.append(f"saturated: log2 N - R is {report.margin_bits:.1f} bits, below 3; raise --candidates")
-    return _Made(task.source, task.file, hashed, encoded.data, report.as_json(), notes)
+    return _Made(task.source, task.file, hashed, encoded.data, report.as_json(), notes, saturated_bits)
 
 
 @lru_cache(maxsize=1)
@@ -125,7 +169,7 @@ def _model(name: str) -> "Model":
 
 
 def _say(
-    source: Path,
+    sources: Mapping[str, Path],
     output: Path,
     files: dict[str, str],
     reports: dict[str, dict[str, Any]],
@@ -135,7 +179,7 @@ def _say(
 ) -> None:
     if as_json:
         rows = [
-            {"source": str(source / name), "file": str(output / file), **reports[file]}
+            {"source": str(sources[name]), "file": str(output / file), **reports[file]}
             for name, file in files.items()
             if file in reports
         ]

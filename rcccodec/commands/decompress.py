@@ -1,7 +1,7 @@
 """``rcc decompress``: a ``.rcc`` file to an image, or to a folder of them; and a folder of such files."""
 
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 
@@ -44,7 +44,8 @@ def decompress(
     device, or with how many threads, the file was made.
 
     If INPUT is a folder, every .rcc file below it becomes OUT/its/path.png, or a folder OUT/its/path if it is
-    an archive; files that cannot be read are named and passed over, with the exit code of the first.
+    an archive (path.rcc.png and path.rcc where two would clash); files that cannot be read are named and
+    passed over, with the exit code of the first.
     """
     if os.path.isdir(source):
         if output == console.STANDARD_STREAM:
@@ -89,24 +90,31 @@ def _decompress_folder(
 ) -> None:
     from rcccodec import container
     from rcccodec.atomic import output_error
-    from rcccodec.folder import list_files, mirrored
+    from rcccodec.folder import list_files
 
     names = list_files(source, [".rcc"])
-    pictures = mirrored(
-        names, lambda name: f"{name[:-4].removesuffix('.png')}.png", lambda name: f"{name[:-4]}.png"
-    )
     failures: list[RccError] = []
-    for name, picture in pictures.items():
+    archives, readable = set(), []
+    for name in names:
         try:
             with console.about(str(source / name)):
                 groups = container.unpack(console.read_input(str(source / name)))[1]
-            several = sum(group.count for group in groups) > 1
-            target = output / (picture.removesuffix(".png") if several else picture)
+        except RccError as error:
+            console.remark(f"error: {error}", quiet=False)
+            failures.append(error)
+            continue
+        readable.append(name)
+        if sum(group.count for group in groups) > 1:
+            archives.add(name)
+    targets = _targets(names, archives)
+    for name in readable:
+        try:
+            target = output / targets[name]
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise output_error(target.parent, error) from error
-            end = os.sep if several else ""
+            end = os.sep if name in archives else ""
             _decompress_file(str(source / name), f"{target}{end}", model, max_pixels, overwrite, True)
         except OutputError:
             raise
@@ -118,6 +126,23 @@ def _decompress_folder(
     if failures:
         left = f"{len(failures)} of {len(names)} files could not be decompressed; the others are"
         raise type(failures[0])(left)
+
+
+def _targets(names: list[str], archives: set[str]) -> dict[str, str]:
+    """Where each file goes: a picture, or a folder that holds nothing else for an archive."""
+    from rcccodec.folder import mirrored
+
+    folders = {str(above).casefold() for name in names for above in PurePosixPath(name).parents}
+
+    def full(name: str) -> str:
+        return name if name in archives else f"{name}.png"
+
+    def short(name: str) -> str:
+        stem = name[:-4].removesuffix(".png")
+        target = stem if name in archives else f"{stem}.png"
+        return full(name) if target.casefold() in folders else target
+
+    return mirrored(names, short, full)
 
 
 def _check_output(output: str, count: int, overwrite: bool) -> bool:
