@@ -28,6 +28,7 @@ HELD_OUT_SEEDS = (1 << 32) + 11, (1 << 32) + 12, (1 << 32) + 13
 HISTOGRAM_SEEDS = tuple((1 << 33) + i for i in range(8))
 HISTOGRAM_BLOCKS = 8000
 PRIOR_BLOCKS = 40_000
+COLLAPSED_BITS = 0.01  # a rate that says of a generator that it makes one thing only
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,8 @@ def _measured(
         f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
         f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
     )
+    if point.rate_bits < COLLAPSED_BITS:
+        say("  the candidates are all alike: train longer, or at a higher slope")
     return _stage_record(s, stage.plan, beta, point)
 
 
