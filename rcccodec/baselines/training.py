@@ -13,16 +13,23 @@ import torch
 from torch import Tensor
 
 from rcccodec.baselines.block import from_one_shot
-from rcccodec.baselines.networks import Network, build_network
+from rcccodec.baselines.bundle import load_bundle
+from rcccodec.baselines.networks import Network, build_network, coding_tensors
 from rcccodec.baselines.rounding import Rounding, schedule
 from rcccodec.baselines.spec import NtcSpec
 from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
 from rcccodec.errors import InputError, LimitError, ModelError
+from rcccodec.latent.network import LatentNetwork
+from rcccodec.latent.spec import LatentSpec
 from rcccodec.training.jitter import jitter
 from rcccodec.training.trainer import principal_axes, to_unit
 
 CHECKPOINT_EVERY_S = 60.0
 LEAST_AFTER_START = 0.5
+FAST = ("bottleneck.", "log_gain", "class_", "noise_")  # moved by plan.entropy_rate times the learning rate
+TRANSFORMS = ("g_a.", "g_s.", "log_gain")
+WIDENED_SHARE = 0.1  # of what the synthesis makes of a latent that was not there before
+CLASS_CROPS = 512  # a latent network's classes begin with
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,7 @@ class NtcPlan:
     the rate's weight.
     """
 
-    spec: NtcSpec
+    spec: NtcSpec | LatentSpec
     steps: int
     batch_size: int = 24
     learning_rate: float = 3e-3
@@ -91,7 +98,7 @@ class Progress:
 class Trained:
     """A finished or interrupted run."""
 
-    network: Network
+    network: Network | LatentNetwork
     step: int
     seconds: float
 
@@ -140,17 +147,20 @@ def _train(
     stop: Callable[[], bool] | None,
     start_from: Path | None,
 ) -> Trained:
-    network = build_network(plan.spec)
-    if not plan.spec.photographs:
-        network.start_from(*principal_axes(to_unit(x).flatten(1), min(plan.spec.features, x.shape[1])))
+    spec = plan.spec
+    network = LatentNetwork(spec) if isinstance(spec, LatentSpec) else build_network(spec)
+    if isinstance(spec, NtcSpec) and not spec.photographs:
+        network.start_from(*principal_axes(to_unit(x).flatten(1), min(spec.features, x.shape[1])))
     if start_from is not None and not resume:
-        _start(network, plan.spec, start_from)
+        _start(network, spec, start_from)
+    if isinstance(network, LatentNetwork) and not resume:
+        network.fit_classes(pictures(x[torch.randperm(len(x))[:CLASS_CROPS]], spec))
     network = network.to(device).train()
     if plan.spec.photographs:  # convolutions are faster so
         network = network.to(memory_format=torch.channels_last)
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    fast = [p for name, p in parameters.items() if name.startswith(("bottleneck.", "log_gain"))]
-    slow = [p for name, p in parameters.items() if not name.startswith(("bottleneck.", "log_gain"))]
+    fast = [p for name, p in parameters.items() if name.startswith(FAST)]
+    slow = [p for name, p in parameters.items() if not name.startswith(FAST)]
     optimizer = torch.optim.Adam([{"params": slow}, {"params": fast}], lr=plan.learning_rate)
     step, seconds, means = 0, 0.0, [math.nan] * 3
     if resume and checkpoint is not None:
@@ -214,21 +224,70 @@ def _train(
     return Trained(network, step, seconds)
 
 
-def _start(network: Network, spec: NtcSpec, checkpoint: Path) -> None:
-    tensors, values = load_checkpoint(checkpoint)
-    state = _under(tensors, "network.")
+def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpoint: Path) -> None:
     try:
-        kinds = (values["plan"]["spec"]["kind"], spec.kind)
+        if checkpoint.is_dir():
+            bundle = load_bundle(checkpoint)
+            state, begun = coding_tensors(bundle.network), bundle.spec.to_json()
+        else:
+            tensors, values = load_checkpoint(checkpoint)
+            state, begun = _under(tensors, "network."), values["plan"]["spec"]
+        kinds = (begun["kind"] if "kind" in begun else "latent", getattr(spec, "kind", "latent"))
+        betas = tuple(begun["betas"])
         if kinds == ("image", "block"):
             state = from_one_shot(spec, state)
         elif kinds == ("factorized", "hyperprior"):  # the transforms alone
-            state = {name: t for name, t in state.items() if name.startswith(("g_a.", "g_s.", "log_gain"))}
-        if tuple(values["plan"]["spec"]["betas"]) != spec.betas:
+            state = {name: t for name, t in state.items() if name.startswith(TRANSFORMS)}
+        elif kinds[0] == "factorized" and (begun["latent_dim"], betas) != (spec.latent_dim, spec.betas):
+            state = widened(network, state, betas, spec.betas)
+            betas = spec.betas
+        if betas != spec.betas:
             raise ValueError("it was trained for other slopes")
         network.load_state_dict(network.state_dict() | state)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{checkpoint}: its networks do not fit this run ({cause:.200})") from error
+
+
+def widened(
+    network: Network | LatentNetwork,
+    state: dict[str, Tensor],
+    betas: tuple[float, ...],
+    wanted: tuple[float, ...],
+) -> dict[str, Tensor]:
+    """The transforms of ``state`` for more latents and other slopes, the rest as ``network`` begins.
+
+    Gains are interpolated in ln beta, and extended beyond the ends with the last pair's incline.
+    """
+    own = {name: t.detach().clone() for name, t in network.named_parameters() if name.startswith(TRANSFORMS)}
+    latents = state["g_s.0.weight"].shape[0]
+    new_channels = own["g_s.0.weight"].shape[0] - latents
+    if new_channels < 0:
+        raise ValueError("it has more latents")
+    own["g_s.0.weight"] *= WIDENED_SHARE
+    for name, tensor in own.items():
+        old = state[name]
+        if name.startswith("log_gain"):
+            tensor[:, :latents] = torch.stack([_at(old, betas, beta) for beta in wanted])
+        elif name.startswith(("g_a.6.", "g_s.0.weight")):
+            tensor[: old.shape[0]] = old
+        else:
+            tensor.copy_(old)
+    return own
+
+
+def _at(gains: Tensor, betas: tuple[float, ...], beta: float) -> Tensor:
+    """log gains (latents,) at ``beta``, of those (K, latents) at ``betas``."""
+    upper = min(max(1, sum(b < beta for b in betas)), len(betas) - 1)
+    low, high = math.log(betas[upper - 1]), math.log(betas[upper])
+    share = (math.log(beta) - low) / (high - low)
+    return gains[upper - 1] + share * (gains[upper] - gains[upper - 1])
+
+
+def pictures(x: Tensor, spec: NtcSpec | LatentSpec) -> Tensor:
+    """Crops (n, dim) in the order (h, w, c) as pictures (n, 3, h, w) in [0, 1]."""
+    height, width, _ = spec.shape
+    return to_unit(x).float().view(-1, height, width, 3).permute(0, 3, 1, 2)
 
 
 def draw(x: Tensor, plan: NtcPlan, count: int) -> Tensor:

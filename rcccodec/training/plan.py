@@ -157,9 +157,10 @@ def make_plan(
 
 
 def checkpoint_name(path: Path) -> str:
-    """The first 12 hex digits of a checkpoint's SHA-256."""
+    """The first 12 hex digits of the SHA-256 of a checkpoint, or of a bundle's weights."""
+    file = path / "weights.safetensors" if path.is_dir() else path
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
 

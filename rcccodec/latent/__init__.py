@@ -1,0 +1,1 @@
+"""Photographs through a learned Gaussian channel: transforms, classes, trellis and chunks, files."""

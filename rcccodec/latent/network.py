@@ -1,0 +1,128 @@
+"""A Gaussian channel between learned transforms, several slopes in one network; nothing is quantised.
+
+    x --> g_a --> gain_k --> N(mean, noise^2) --> y --> gain_k' --> g_s --> x_hat
+                     |
+                     +--> class of each position: a Gaussian prior for every channel of y
+
+The rate is that of the channel: the divergence of the posterior from the class's prior, in nats, and the class's
+own code length. Each position (16x16 pixels) takes the class that is cheapest. Gains for each slope and latent
+channel (Cui et al. 2021) stand in for one network a slope.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rcccodec.baselines.rounding import Rounding
+from rcccodec.latent.spec import LatentSpec
+from rcccodec.latent.transforms import analysis_transform, synthesis_transform
+
+FIRST_GAIN_AT, FIRST_GAIN_POWER = 10.0, 0.35  # the slope whose gain is 1 before training; how gains grow
+FIRST_NOISE = 12**-0.5  # that of rounding to integers
+LEAST_LOG_NOISE, MOST_LOG_NOISE = -6.0, 4.0
+CLASS_DISCOUNT = 0.8  # what a class's neighbours take off its code length, about
+
+
+class LatentNetwork(nn.Module):
+    """Transforms, noise and classes; see the head of this module."""
+
+    def __init__(self, spec: LatentSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        slopes, channels = len(spec.betas), spec.latent_dim
+        self.g_a = analysis_transform(spec.width, 2 * channels)
+        self.g_s = synthesis_transform(spec.width, channels)
+        with torch.no_grad():  # the same noise everywhere until trained
+            self.g_a[-1].weight[channels:] = 0
+            self.g_a[-1].bias[channels:] = 0
+        first = FIRST_GAIN_POWER * (torch.tensor(spec.betas) / FIRST_GAIN_AT).log()
+        self.log_gain = nn.Parameter(first[:, None].repeat(1, channels))
+        self.log_gain_back = nn.Parameter(-self.log_gain.detach())
+        self.noise_bias = nn.Parameter(torch.full((slopes, channels), math.log(FIRST_NOISE)))
+        self.class_logits = nn.Parameter(torch.zeros(slopes, spec.classes))
+        self.class_centre = nn.Parameter(torch.zeros(slopes, spec.classes, channels))
+        self.class_log_scale = nn.Parameter(torch.zeros(slopes, spec.classes, channels))
+
+    def analysis(self, x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log of the noise, (n, M, h/16, w/16) each, of pictures x (n, 3, h, w) in [0, 1]."""
+        mean, log_noise = self.g_a(x).float().chunk(2, 1)
+        mean = mean * self.log_gain[slope].exp()[:, :, None, None]
+        log_noise = log_noise + self.noise_bias[slope][:, :, None, None]
+        return mean, log_noise.clamp(LEAST_LOG_NOISE, MOST_LOG_NOISE)
+
+    def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
+        """Pixels (n, 3, 16 h, 16 w), not yet clipped."""
+        made: Tensor = self.g_s(y * self.log_gain_back[slope].exp()[:, :, None, None])
+        return made
+
+    def divergences(self, mean: Tensor, log_noise: Tensor, slope: int) -> Tensor:
+        """D(N(mean, noise^2) || class), nats (positions, classes), of rows (positions, M)."""
+        return _divergences(mean, log_noise, self.class_centre[slope], self.class_log_scale[slope])
+
+    def rate_and_distortion(self, x: Tensor, slope: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
+        """Rates (nats) and summed squared errors, (n,) each, of crops x (n, 3*h*w) in the order (h, w, c).
+
+        ``slope`` (n,) int64 must be i mod K in row i, K slopes in all. In the mode ``noise`` of ``rounding`` a
+        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class.
+        """
+        height, width, _ = self.spec.shape
+        pictures = x.view(-1, height, width, 3).permute(0, 3, 1, 2)
+        mean, log_noise = self.analysis(pictures, slope)
+        slopes = len(self.spec.betas)
+        with torch.autocast(x.device.type, enabled=False):
+            each = torch.stack(
+                [
+                    self.divergences(_rows(mean[k::slopes]), _rows(log_noise[k::slopes]), k)
+                    for k in range(slopes)
+                ]
+            )
+            each = each - CLASS_DISCOUNT * self.class_logits.log_softmax(1)[:, None]
+            cheapest = -torch.logsumexp(-each, 2) if rounding.mode == "noise" else each.amin(2)
+        nats = cheapest.view(slopes, len(x) // slopes, -1).sum(2).T.reshape(-1)
+        y = mean + log_noise.exp() * torch.randn_like(mean)
+        distortion = (pictures - self.synthesis(y, slope)).square().flatten(1).sum(1)
+        return nats, distortion
+
+    @torch.no_grad()
+    def fit_classes(self, x: Tensor, rounds: int = 6) -> None:
+        """Start the classes: hard EM on the latents of pictures x (n, 3, h, w), begun from bands of energy."""
+        for k in range(len(self.spec.betas)):
+            batches = [self.analysis(some, torch.full((len(some),), k)) for some in x.split(32)]
+            mean = torch.cat([_rows(m) for m, _ in batches])
+            log_noise = torch.cat([_rows(s) for _, s in batches])
+            energy = (mean.square() / mean.square().mean(0).clamp_min(1e-12)).mean(1)
+            band = energy.argsort().argsort() * self.spec.classes // len(energy)
+            for _ in range(rounds):
+                self._refit_classes(mean, log_noise, band, k)
+                cost = self.divergences(mean, log_noise, k) - CLASS_DISCOUNT * self.class_logits[k]
+                band = cost.argmin(1)
+            self._refit_classes(mean, log_noise, band, k)
+
+    def _refit_classes(self, mean: Tensor, log_noise: Tensor, band: Tensor, k: int) -> None:
+        count = torch.bincount(band, minlength=self.spec.classes).float()
+        every = mean.mean(0), (mean.square() + (2 * log_noise).exp()).mean(0)
+        first = torch.zeros(self.spec.classes, mean.shape[1]).index_add_(0, band, mean)
+        second = torch.zeros_like(first).index_add_(0, band, mean.square() + (2 * log_noise).exp())
+        weight = 4.0  # of everything else, so that rare classes stay reasonable
+        centre = (first + weight * every[0]) / (count[:, None] + weight)
+        square = (second + weight * every[1]) / (count[:, None] + weight)
+        self.class_centre[k] = centre
+        self.class_log_scale[k] = 0.5 * (square - centre.square()).clamp_min(1e-4).log()
+        self.class_logits[k] = ((count + 1) / (count + 1).sum()).log()
+
+
+def _rows(values: Tensor) -> Tensor:
+    return values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
+
+
+def _divergences(mean: Tensor, log_noise: Tensor, centre: Tensor, log_scale: Tensor) -> Tensor:
+    """Half of sum [(mean - centre)^2 + noise^2] / scale^2 - 1 - ln noise^2 + ln scale^2, as two products."""
+    precision = (-2 * log_scale).exp()
+    square = (mean.square() + (2 * log_noise).exp()) @ precision.T
+    linear = mean @ (centre * precision).T
+    constant = (centre.square() * precision + 2 * log_scale).sum(1)
+    return 0.5 * (square + constant - (1 + 2 * log_noise).sum(1, keepdim=True)) - linear
+
