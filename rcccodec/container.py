@@ -99,8 +99,8 @@ def pack(header: Header, groups: Sequence[Group]) -> bytes:
         head.append(log2_candidates)
     else:
         head.append(_EXPLICIT_CANDIDATES)
-        head += _varint(header.num_candidates)
-    head += _varint(header.seed)
+        head += varint(header.num_candidates)
+    head += varint(header.seed)
 
     parts = [bytes(head)]
     checksum = zlib.crc32(head)
@@ -112,10 +112,10 @@ def pack(header: Header, groups: Sequence[Group]) -> bytes:
         last = _LAST_GROUP if place == len(groups) - 1 else 0
         body = bytearray([group.mode | single | last])
         if group.count > 1:
-            body += _varint(group.count)
-        body += _varint(group.width) + _varint(group.height)
+            body += varint(group.count)
+        body += varint(group.width) + varint(group.height)
         if not last:
-            body += _varint(len(group.payload))
+            body += varint(len(group.payload))
         body += group.payload
         checksum = zlib.crc32(body, checksum)
         parts += [bytes(body), checksum.to_bytes(_CHECKSUM_BYTES, "little")]
@@ -204,7 +204,7 @@ def _check_group(group: Group, num_images: int, error: type[FormatError] | type[
         raise error(f"image size {group.width}x{group.height} outside 1..{MAX_SIDE} a side")
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """Little-endian base 128, low seven bits first, top bit set on all bytes but the last; shortest form."""
     out = bytearray()
     while value > 0x7F:

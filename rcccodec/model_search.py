@@ -13,6 +13,7 @@ from typing import Any
 from rcccodec.errors import ModelError
 
 BUNDLE_VERSION, JOINT_BUNDLE_VERSION = 1, 2  # 2: a program that knows 1 alone would misread shared indices
+LATENT_BUNDLE_VERSION = 3  # of another kind: `rcccodec.latent.model`
 MAX_JSON_BYTES = 1 << 24
 
 
@@ -89,9 +90,9 @@ def parse_card(path: Path) -> tuple[dict[str, Any], str]:
         card = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{file}: not a model description ({error})") from error
-    known = BUNDLE_VERSION, JOINT_BUNDLE_VERSION
+    known = BUNDLE_VERSION, JOINT_BUNDLE_VERSION, LATENT_BUNDLE_VERSION
     if not isinstance(card, dict) or card.get("bundle_version") not in known:
-        raise ModelError(f"{file}: not a model description of version {known[0]} or {known[1]}")
+        raise ModelError(f"{file}: not a model description of version {known[0]} to {known[-1]}")
     return card, hashlib.sha256(data).hexdigest()
 
 

@@ -151,9 +151,8 @@ def _train(
     network = LatentNetwork(spec) if isinstance(spec, LatentSpec) else build_network(spec)
     if isinstance(spec, NtcSpec) and not spec.photographs:
         network.start_from(*principal_axes(to_unit(x).flatten(1), min(spec.features, x.shape[1])))
-    if start_from is not None and not resume:
-        _start(network, spec, start_from)
-    if isinstance(network, LatentNetwork) and not resume:
+    begun = start_from is not None and not resume and _start(network, spec, start_from)
+    if isinstance(network, LatentNetwork) and not resume and not begun:
         network.fit_classes(pictures(x[torch.randperm(len(x))[:CLASS_CROPS]], spec))
     network = network.to(device).train()
     if plan.spec.photographs:  # convolutions are faster so
@@ -224,7 +223,8 @@ def _train(
     return Trained(network, step, seconds)
 
 
-def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpoint: Path) -> None:
+def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpoint: Path) -> bool:
+    """Take over the networks of a checkpoint or bundle; whether they are a latent network's, classes and all."""
     try:
         if checkpoint.is_dir():
             bundle = load_bundle(checkpoint)
@@ -247,6 +247,7 @@ def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpo
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         cause = " ".join(str(error).split())
         raise ModelError(f"{checkpoint}: its networks do not fit this run ({cause:.200})") from error
+    return kinds[0] == "latent"
 
 
 def widened(

@@ -17,12 +17,15 @@ import torch
 from torch import Tensor, nn
 
 from rcccodec.baselines.rounding import Rounding
+from rcccodec.latent.prior import divergences
 from rcccodec.latent.spec import LatentSpec
 from rcccodec.latent.transforms import analysis_transform, synthesis_transform
 
 FIRST_GAIN_AT, FIRST_GAIN_POWER = 10.0, 0.35  # the slope whose gain is 1 before training; how gains grow
 FIRST_NOISE = 12**-0.5  # that of rounding to integers
 LEAST_LOG_NOISE, MOST_LOG_NOISE = -6.0, 4.0
+CODING = ("g_a.", "g_s.", "log_gain", "noise_bias")  # parameters that coding needs
+REACH = 2.5
 CLASS_DISCOUNT = 0.8  # what a class's neighbours take off its code length, about
 
 
@@ -46,6 +49,10 @@ class LatentNetwork(nn.Module):
         self.class_centre = nn.Parameter(torch.zeros(slopes, spec.classes, channels))
         self.class_log_scale = nn.Parameter(torch.zeros(slopes, spec.classes, channels))
 
+    def drop_classes(self) -> None:
+        """Forget what training alone needs; a codec has it as tables."""
+        del self.class_logits, self.class_centre, self.class_log_scale
+
     def analysis(self, x: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log of the noise, (n, M, h/16, w/16) each, of pictures x (n, 3, h, w) in [0, 1]."""
         mean, log_noise = self.g_a(x).float().chunk(2, 1)
@@ -60,31 +67,40 @@ class LatentNetwork(nn.Module):
 
     def divergences(self, mean: Tensor, log_noise: Tensor, slope: int) -> Tensor:
         """D(N(mean, noise^2) || class), nats (positions, classes), of rows (positions, M)."""
-        return _divergences(mean, log_noise, self.class_centre[slope], self.class_log_scale[slope])
+        return divergences(mean, log_noise, self.class_centre[slope], self.class_log_scale[slope])
 
     def rate_and_distortion(self, x: Tensor, slope: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
         """Rates (nats) and summed squared errors, (n,) each, of crops x (n, 3*h*w) in the order (h, w, c).
 
         ``slope`` (n,) int64 must be i mod K in row i, K slopes in all. In the mode ``noise`` of ``rounding`` a
-        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class.
+        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class, and what is seen of
+        a mean is at most REACH scales from the class's centre: a search of few bits finds no candidate further out.
         """
         height, width, _ = self.spec.shape
         pictures = x.view(-1, height, width, 3).permute(0, 3, 1, 2)
         mean, log_noise = self.analysis(pictures, slope)
         slopes = len(self.spec.betas)
+        soft = rounding.mode == "noise"
+        nats, seen = [], torch.empty_like(mean)
         with torch.autocast(x.device.type, enabled=False):
-            each = torch.stack(
-                [
-                    self.divergences(_rows(mean[k::slopes]), _rows(log_noise[k::slopes]), k)
-                    for k in range(slopes)
-                ]
-            )
-            each = each - CLASS_DISCOUNT * self.class_logits.log_softmax(1)[:, None]
-            cheapest = -torch.logsumexp(-each, 2) if rounding.mode == "noise" else each.amin(2)
-        nats = cheapest.view(slopes, len(x) // slopes, -1).sum(2).T.reshape(-1)
-        y = mean + log_noise.exp() * torch.randn_like(mean)
+            for k in range(slopes):
+                rows = _rows(mean[k::slopes])
+                each = self.divergences(rows, _rows(log_noise[k::slopes]), k)
+                each = each - CLASS_DISCOUNT * self.class_logits[k].log_softmax(0)
+                cheapest, classes = each.min(1)
+                nats.append((-torch.logsumexp(-each, 1) if soft else cheapest).view(len(x) // slopes, -1).sum(1))
+                if not soft:
+                    rows = self._within_reach(rows, classes, k)
+                seen[k::slopes] = rows.view(-1, *mean.shape[2:], mean.shape[1]).permute(0, 3, 1, 2)
+        nats = torch.stack(nats, 1).reshape(-1)
+        y = seen + log_noise.exp() * torch.randn_like(mean)
         distortion = (pictures - self.synthesis(y, slope)).square().flatten(1).sum(1)
         return nats, distortion
+
+    def _within_reach(self, rows: Tensor, classes: Tensor, slope: int) -> Tensor:
+        centre = self.class_centre[slope][classes]
+        reach = REACH * self.class_log_scale[slope][classes].exp()
+        return torch.minimum(torch.maximum(rows, centre - reach), centre + reach)
 
     @torch.no_grad()
     def fit_classes(self, x: Tensor, rounds: int = 6) -> None:
@@ -116,13 +132,3 @@ class LatentNetwork(nn.Module):
 
 def _rows(values: Tensor) -> Tensor:
     return values.permute(0, 2, 3, 1).reshape(-1, values.shape[1])
-
-
-def _divergences(mean: Tensor, log_noise: Tensor, centre: Tensor, log_scale: Tensor) -> Tensor:
-    """Half of sum [(mean - centre)^2 + noise^2] / scale^2 - 1 - ln noise^2 + ln scale^2, as two products."""
-    precision = (-2 * log_scale).exp()
-    square = (mean.square() + (2 * log_noise).exp()) @ precision.T
-    linear = mean @ (centre * precision).T
-    constant = (centre.square() * precision + 2 * log_scale).sum(1)
-    return 0.5 * (square + constant - (1 + 2 * log_noise).sum(1, keepdim=True)) - linear
-

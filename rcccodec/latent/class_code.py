@@ -1,0 +1,116 @@
+"""The classes of a tile's positions, range-coded one by one given those on the left and above; all integers.
+
+    frequency(c | left, up) = 2^((l + u - max) / 32),  l = left table, u = up table, in 1/32 bits
+
+Outside the tile the neighbour is the class K, so that every tile can be read alone.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import accumulate
+from math import isqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcccodec.errors import FormatError
+from rcccodec.index_code.range_coder import RangeDecoder, RangeEncoder
+
+UNITS_A_BIT = 32
+TOP_BITS = 30  # of the likeliest class's frequency
+MOST_UNITS = 32 * 40  # of a table's entry, above and below 0
+
+
+@dataclass(frozen=True)
+class ClassCode:
+    """The code of one slope.
+
+    Args:
+        left, up: int16 (K + 1, K), log-odds in 1/32 bits; row c for a neighbour of class c, row K for none.
+
+    Raises: ValueError for tables of another form.
+    Invariant: what ``decode`` reads, ``encode`` writes as the same bytes.
+    """
+
+    left: NDArray[np.int16]
+    up: NDArray[np.int16]
+    _rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for table in (self.left, self.up):
+            if table.dtype != np.int16 or table.ndim != 2 or table.shape[0] != table.shape[1] + 1:
+                raise ValueError("tables of classes must be int16 (K + 1, K)")
+            if table.shape != self.left.shape or not 1 <= table.shape[1] <= 256:
+                raise ValueError(f"tables of classes {table.shape}")
+            if np.abs(table.astype(np.int32)).max() > MOST_UNITS:
+                raise ValueError("log-odds of classes out of bounds")
+
+    @property
+    def classes(self) -> int:
+        """K."""
+        return int(self.left.shape[1])
+
+    def lengths_bits(self, left: NDArray[np.int64], up: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Code lengths of every class, (..., K), given neighbours of shape (...), K for none."""
+        scores = (self.left[left].astype(np.int32) + self.up[up]) / UNITS_A_BIT
+        top = scores.max(-1, keepdims=True)
+        return np.asarray(top + np.log2(np.exp2(scores - top).sum(-1, keepdims=True)) - scores)
+
+    def encode(self, classes: NDArray[np.int64]) -> bytes:
+        """The shortest bytes of a tile's classes (h, w)."""
+        encoder = RangeEncoder()
+        for place, c in enumerate(classes.ravel().tolist()):
+            frequencies, starts = self._row(*self._neighbours(classes, *divmod(place, classes.shape[1])))
+            encoder.encode(starts[c], frequencies[c], starts[-1])
+        return encoder.finish()
+
+    def decode(self, data: bytes, height: int, width: int) -> NDArray[np.int64]:
+        """The classes (h, w) of a tile.
+
+        Raises: FormatError unless ``data`` is what ``encode`` writes.
+        """
+        decoder = RangeDecoder(data)
+        classes = np.zeros((height, width), np.int64)
+        for place in range(height * width):
+            row, column = divmod(place, width)
+            frequencies, starts = self._row(*self._neighbours(classes, row, column))
+            c = bisect_right(starts, decoder.peek(starts[-1])) - 1
+            decoder.consume(starts[c], frequencies[c])
+            classes[row, column] = c
+        if self.encode(classes) != data:
+            raise FormatError("corrupt payload: classes that no encoder writes so")
+        return classes
+
+    def _neighbours(self, classes: NDArray[np.int64], row: int, column: int) -> tuple[int, int]:
+        left = int(classes[row, column - 1]) if column else self.classes
+        return left, int(classes[row - 1, column]) if row else self.classes
+
+    def _row(self, left: int, up: int) -> tuple[list[int], list[int]]:
+        """Frequencies of the classes, and where each starts, with the total at the end."""
+        key = left * (self.classes + 1) + up
+        if key not in self._rows:
+            units = self.left[left].astype(np.int32) + self.up[up]
+            powers = _powers()
+            frequencies = [_frequency(int(u), powers) for u in units.max() - units]
+            self._rows[key] = frequencies, [0, *accumulate(frequencies)]
+        return self._rows[key]
+
+
+def _frequency(units: int, powers: tuple[int, ...]) -> int:
+    return max(1, powers[units % UNITS_A_BIT] >> (units // UNITS_A_BIT))
+
+
+@lru_cache(maxsize=1)
+def _powers() -> tuple[int, ...]:
+    """floor(2^(30 - j/32)) for j = 0..31, by integer square roots."""
+    precision = 1 << 10  # bits; far more than the 30 that are kept
+    root = isqrt(1 << (2 * precision - 1))  # 2^(precision - 1/2)
+    for _ in range(4):  # each halves the 1/2
+        root = isqrt(root << precision)
+    powers = [1 << precision]
+    for _ in range(UNITS_A_BIT - 1):
+        powers.append(powers[-1] * root >> precision)
+    return tuple(p >> (precision - TOP_BITS) for p in powers)

@@ -1,0 +1,223 @@
+"""Pictures through a latent model: pixels -> latents -> classes and dimensions -> payload, and back.
+
+    x -> mean, noise -> class of every position -> prior of every dimension -> path or indices -> bytes
+    bytes -> classes -> when each dimension is read -> z -> y = centre + scale z -> pixels
+
+`rcccodec.codec` puts the payloads into a file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rcccodec.latent import trellis
+from rcccodec.latent.model import LatentModel
+from rcccodec.latent.payload import Channel, Reader, Tile, rates_of, read_tile, write_tile
+from rcccodec.latent.prior import SlopePrior
+from rcccodec.latent.windows import LATENT_STRIDE, MARGIN, analyse, grid_of, synthesise, tiles_of
+
+TILES_AT_ONCE = 24  # searched together
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A picture as the analysis sees it at one slope, and the classes it takes.
+
+    ``mean``, ``log_noise``: float32 (M, rows, columns). ``classes``: of each tile, int64 (h, w).
+    """
+
+    slope: int
+    mean: Tensor
+    log_noise: Tensor
+    classes: tuple[NDArray[np.int64], ...]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A picture's part of a payload, and where its bits go.
+
+    ``y``: latents that a decoder makes of it, float32 (M, rows, columns). ``divergence_bits``: of the posterior from the
+    priors that were chosen, what the channel costs at the least. ``expected_bits``: the tables' idea of it.
+    """
+
+    data: bytes
+    y: Tensor
+    class_bytes: int
+    dimension_bytes: int
+    divergence_bits: float
+    expected_bits: float
+
+
+def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Latents:
+    """Latents and classes of a picture x uint8 (h, w, 3)."""
+    mean, log_noise = analyse(model.network, torch.from_numpy(np.ascontiguousarray(x)), slope)
+    prior = model.priors[slope]
+    classes = tuple(
+        prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
+        for place in tiles_of(*mean.shape[1:])
+    )
+    return Latents(slope, mean, log_noise, classes)
+
+
+def expected_bytes(model: LatentModel, latents: Latents, channel: Channel) -> int:
+    """Bytes that a picture takes in a trellis, known before the search."""
+    prior = model.priors[latents.slope]
+    total = 0
+    for classes in latents.classes:
+        rates = rates_of(prior, classes)
+        bits = trellis.schedule(rates[rates > 0], channel.measure).num_bits
+        size = len(prior.code.encode(classes))
+        total += size + (1 if size < 128 else 2) + -(-bits // 8)
+    return total
+
+
+def encode_picture(
+    model: LatentModel,
+    latents: Latents,
+    channel: Channel,
+    *,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Coded:
+    """Search and write all tiles of a picture. ``progress`` is told (bits done, bits in all)."""
+    prior = model.priors[latents.slope]
+    places = tiles_of(*latents.mean.shape[1:])
+    y = torch.empty_like(latents.mean)
+    data, class_bytes, dimension_bytes, divergence, expected = bytearray(), 0, 0, 0.0, 0
+    done, total = 0, max(1, sum(int(rates_of(prior, c).sum()) for c in latents.classes) // 1000)
+    for first in range(0, len(places), TILES_AT_ONCE):
+        some = range(first, min(first + TILES_AT_ONCE, len(places)))
+        targets = [_target(prior, latents, places[t], latents.classes[t]) for t in some]
+
+        def tell(bits: int) -> None:
+            nonlocal done
+            done += bits
+            if progress is not None:
+                progress(min(done, total), total)
+
+        symbols = search(targets, channel, device, tell)
+        for t, target, found in zip(some, targets, symbols, strict=True):
+            tile = Tile(latents.classes[t], found)
+            written, of_classes, of_dimensions = write_tile(prior, channel, tile)
+            data += written
+            class_bytes, dimension_bytes = class_bytes + of_classes, dimension_bytes + of_dimensions
+            _put(y, places[t], tile_latents(prior, channel, tile))
+            divergence += target.divergence_nats
+            expected += int(target.rates.sum())
+    return Coded(bytes(data), y, class_bytes, dimension_bytes, divergence / math.log(2), expected / 1000)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to search for in a tile: -ln q/p = quadratic z^2 + linear z of its dimensions that are sent, in order.
+
+    ``rates``: int64 (n,), millibits. ``divergence_nats``: of all channels.
+    """
+
+    linear: NDArray[np.float32]
+    quadratic: NDArray[np.float32]
+    rates: NDArray[np.int64]
+    divergence_nats: float
+
+
+def _target(prior: SlopePrior, latents: Latents, place: tuple[int, int, int, int], classes: NDArray[np.int64]) -> Target:
+    mean, log_noise = _rows(latents.mean, place), _rows(latents.log_noise, place)
+    c = torch.from_numpy(classes.reshape(-1))
+    centre, scale = prior.centre[c], prior.scale[c]
+    rates = rates_of(prior, classes)
+    sent = torch.from_numpy(rates > 0)
+    precision = torch.maximum((-2 * log_noise).exp(), scale.pow(-2))  # a posterior wider than its prior says nothing
+    linear = -(scale * (mean - centre) * precision)[sent]
+    quadratic = 0.5 * (scale.square() * precision - 1)[sent]
+    nats = 0.5 * (((mean - centre).square() + (2 * log_noise).exp()) * scale.pow(-2) - 1) - log_noise + scale.log()
+    return Target(linear.numpy(), quadratic.numpy(), rates[rates > 0], float(nats.double().sum()))
+
+
+def search(targets: list[Target], channel: Channel, device: str, tell: Callable[[int], None]) -> list[NDArray]:
+    """The best path, or the chosen indices, of every target."""
+    if channel.coder != "trellis":
+        raise NotImplementedError
+    return list(
+        trellis.search(
+            [t.linear for t in targets],
+            [t.quadratic for t in targets],
+            [trellis.schedule(t.rates, channel.measure) for t in targets],
+            log2_states=channel.log2_states,
+            seed=channel.seed,
+            device=device,
+            progress=tell,
+        )
+    )
+
+
+def tile_latents(prior: SlopePrior, channel: Channel, tile: Tile) -> Tensor:
+    """Latents (M, h, w) that a tile's symbols stand for."""
+    c = torch.from_numpy(tile.classes.reshape(-1))
+    rates = rates_of(prior, tile.classes)
+    sent = torch.from_numpy(rates > 0)
+    when = trellis.schedule(rates[rates > 0], channel.measure)
+    z = trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
+    y = prior.centre[c]
+    y[sent] += prior.scale[c][sent] * torch.from_numpy(z)
+    return y.T.view(-1, *tile.classes.shape)
+
+
+def read_latents(
+    model: LatentModel,
+    slope: int,
+    channel: Channel,
+    reader: Reader,
+    size: tuple[int, int],
+    region: tuple[int, int, int, int] | None = None,
+) -> Tensor:
+    """The latents (M, rows, columns) of the next picture of a payload, of ``size`` (height, width) in pixels.
+
+    With a ``region`` (top, left, height, width), in pixels, tiles that its pixels do not depend on are read but not made: zeros.
+
+    Raises:
+        FormatError: the payload is damaged.
+    """
+    prior = model.priors[slope]
+    rows, columns = grid_of(*size)
+    y = torch.zeros(model.spec.latent_dim, rows, columns)
+    for place in tiles_of(rows, columns):
+        tile = read_tile(prior, channel, reader, *place[2:])
+        if region is None or _meets(place, region):
+            _put(y, place, tile_latents(prior, channel, tile))
+    return y
+
+
+def decode_picture(
+    model: LatentModel, slope: int, y: Tensor, size: tuple[int, int], region: tuple[int, int, int, int] | None = None
+) -> NDArray[np.uint8]:
+    """Pixels uint8 (h, w, 3) of latents, or of a region of theirs."""
+    top, left, height, width = region or (0, 0, *size)
+    return synthesise(model.network, y, slope, (height, width), (top, left)).numpy()
+
+
+def _meets(place: tuple[int, int, int, int], region: tuple[int, int, int, int]) -> bool:
+    for at, extent, first, length in zip(place[:2], place[2:], region[:2], region[2:], strict=True):
+        begin, end = first // LATENT_STRIDE - MARGIN, -(-(first + length) // LATENT_STRIDE) + MARGIN
+        if at + extent <= begin or at >= end:
+            return False
+    return True
+
+
+def _rows(values: Tensor, place: tuple[int, int, int, int]) -> Tensor:
+    """(positions, M) of a tile of (M, rows, columns)."""
+    top, left, height, width = place
+    return values[:, top : top + height, left : left + width].reshape(len(values), -1).T
+
+
+def _put(y: Tensor, place: tuple[int, int, int, int], tile: Tensor) -> None:
+    top, left, height, width = place
+    y[:, top : top + height, left : left + width] = tile

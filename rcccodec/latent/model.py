@@ -1,0 +1,155 @@
+"""A latent model as a bundle: ``model.json``, ``weights.safetensors`` and a card, as other models are.
+
+    model.json            bundle_version 3, kind "latent", sizes, slopes, held-out figures, index codes of chunks,
+                          and the SHA-256 of the weights, which together are the model's identity
+    weights.safetensors   network.<parameter>, centre, log_scale (float16); rates_millibits (int32); left, up (int16)
+
+Everything that parsing depends on is an integer here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcccodec.errors import ModelError
+from rcccodec.latent.class_code import ClassCode
+from rcccodec.latent.network import CODING, LatentNetwork
+from rcccodec.latent.prior import SlopePrior
+from rcccodec.latent.spec import LatentSpec
+from rcccodec.model_search import LATENT_BUNDLE_VERSION, read_bounded
+
+WEIGHTS = "weights.safetensors"
+MAX_WEIGHTS_BYTES = 1 << 26
+MAX_RATE_MILLIBITS = 64_000
+MAX_LOG_SCALE = 20.0
+_PRIOR_FIELDS = ("centre", "log_scale", "rates_millibits", "left", "up")
+
+
+@dataclass(frozen=True)
+class LatentModel:
+    """A loaded model.
+
+    ``priors``: one for each slope. ``chunk_codes``: class frequencies of the index codes of chunks, by coder
+    and budget in bits.
+    """
+
+    name: str
+    sha256: str
+    spec: LatentSpec
+    network: LatentNetwork
+    priors: tuple[SlopePrior, ...]
+    default_slope: int
+    default_seed: int
+    chunk_codes: dict[str, dict[int, list[int]]]
+
+    channels: int = 3
+
+
+def bundle_files(card: dict[str, Any], network: LatentNetwork, tables: dict[str, Tensor], readme: str) -> dict[str, bytes]:
+    """The bundle as file names and contents.
+
+    Args:
+        card: all of model.json but version, kind, spec and hash.
+        tables: ``_PRIOR_FIELDS``, all slopes of each stacked, as `rcccodec.latent.fit` makes them.
+
+    Raises:
+        ModelError: weights that float16 cannot hold.
+    """
+    from safetensors.torch import save
+
+    tensors = {f"network.{name}": t.to(torch.float16).contiguous() for name, t in coding_tensors(network).items()}
+    tensors |= {name: tables[name].contiguous() for name in _PRIOR_FIELDS}
+    if broken := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
+        raise ModelError(f"tensor {broken[0]} holds values that float16 cannot")
+    weights = save(tensors)
+    full = {
+        "bundle_version": LATENT_BUNDLE_VERSION,
+        "kind": "latent",
+        **card,
+        "channels": 3,
+        "spec": network.spec.to_json(),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    return {"model.json": json.dumps(full, indent=1).encode(), WEIGHTS: weights, "README.md": readme.encode()}
+
+
+def coding_tensors(network: LatentNetwork) -> dict[str, Tensor]:
+    """The parameters that coding needs, as views: all but the classes, which are in tables."""
+    return {name: p.data for name, p in network.named_parameters() if name.startswith(CODING)}
+
+
+def build_model(path: Path, card: dict[str, Any], sha256: str) -> LatentModel:
+    """The model of a parsed ``model.json`` at ``path``.
+
+    Raises:
+        ModelError: weights that are missing or another file. KeyError, TypeError, ValueError and the like:
+        a description out of bounds, for the caller to name.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    data = read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
+    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
+        raise ModelError(f"{path / WEIGHTS}: its hash is not the one in model.json")
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ModelError(f"{path / WEIGHTS}: not readable ({error})") from error
+    spec = LatentSpec.from_json(card["spec"])
+    slopes = len(spec.betas)
+    return LatentModel(
+        name=path.resolve().name,
+        sha256=sha256,
+        spec=spec,
+        network=_network(spec, tensors),
+        priors=tuple(_prior(spec, tensors, k) for k in range(slopes)),
+        default_slope=_whole(card["default_slope"], 0, slopes - 1),
+        default_seed=_whole(card["default_seed"], 0, (1 << 64) - 1),
+        chunk_codes={
+            str(coder): {_whole(int(bits), 1, 40): [_whole(f, 1, 1 << 16) for f in row] for bits, row in rows.items()}
+            for coder, rows in card["chunk_codes"].items()
+        },
+    )
+
+
+def _network(spec: LatentSpec, tensors: dict[str, Tensor]) -> LatentNetwork:
+    with torch.device("meta"):  # shapes alone: no memory before they are known to be right
+        network = LatentNetwork(spec)
+    state = {}
+    for name, blank in coding_tensors(network).items():
+        value = tensors[f"network.{name}"]
+        if value.shape != blank.shape or not value.is_floating_point() or not torch.isfinite(value).all():
+            raise ValueError(f"tensor network.{name} is {value.dtype} {tuple(value.shape)}, or not finite")
+        state[name] = value.float()
+    network.load_state_dict(state, strict=False, assign=True)
+    network.drop_classes()
+    return network.eval().requires_grad_(False)
+
+
+def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePrior:
+    slopes, shape = len(spec.betas), (spec.classes, spec.latent_dim)
+    for name in _PRIOR_FIELDS:
+        wanted = (slopes, spec.classes + 1, spec.classes) if name in ("left", "up") else (slopes, *shape)
+        if tuple(tensors[name].shape) != wanted or not torch.isfinite(tensors[name]).all():
+            raise ValueError(f"tensor {name} is {tuple(tensors[name].shape)}, not {wanted}, or not finite")
+    rates = tensors["rates_millibits"][slope]
+    if rates.dtype != torch.int32 or int(rates.min()) < 0 or int(rates.max()) > MAX_RATE_MILLIBITS:
+        raise ValueError("rates out of bounds")
+    log_scale = tensors["log_scale"][slope].float()
+    if float(log_scale.abs().max()) > MAX_LOG_SCALE:
+        raise ValueError("scales out of bounds")
+    code = ClassCode(tensors["left"][slope].numpy(), tensors["up"][slope].numpy())
+    return SlopePrior(tensors["centre"][slope].float(), log_scale.exp(), rates.numpy().astype("int64"), code)
+
+
+def _whole(value: object, low: int, high: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{value!r:.40} is no whole number from {low} to {high}")
+    return value

@@ -1,0 +1,209 @@
+"""A random trellis: 2^bits candidates for a whole tile, the best of them found exactly.
+
+    bits      b_1 b_2 b_3 ...            a register holds the last L of them, at first zeros
+    n_i       bits that have come in when dimension i is read, from the expected rates alone (``schedule``)
+    z_i       = s_i (-1)^b  normal(state >> 1, slot)   with state the register, b its lowest bit,
+              slot the place of i among the dimensions read at the same time, s_i a random sign
+
+Every path is a candidate whose dimensions are standard normal, and paths that part share nothing L bits on. So this
+is a search for the candidate that minimises sum_i (quadratic_i z_i^2 + linear_i z_i), as the search of one chunk is,
+over 2^(thousands of bits) of them in 2^L steps a bit: Viterbi's algorithm (1967) on a shift register, of which
+random trellis codes (Jelinek 1969) and bitshift trellises (QTIP, arXiv 2406.11235) are made. All paths cost the
+same bits, there is no index code and nothing is lost at a chunk's end; like min-cost it picks the best candidate
+and is not an exact channel simulation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rcccodec.randomness import philox4x32, standard_normals
+
+GAIN_ONE = 64  # of ``schedule``: the expected rates as they are
+MILLIBITS = 1000
+SLOTS = 64  # normals of a state; further dimensions read at the same time take them again, with other signs
+MAX_LOG2_STATES = 20
+TRELLIS_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
+SIGNS_A_COUNTER = 128
+_WINDOW = 40  # times L: bits after which all survivors have merged, for certain enough
+_SCORES_BYTES, _DECISIONS_BYTES = 1 << 25, 1 << 28
+_NEVER = 1e30
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When each dimension of a tile is read.
+
+    ``places``: int64 (n,), bits that have come in, 1..num_bits, not falling. ``slots``: int64 (n,), 0..63.
+    """
+
+    places: NDArray[np.int64]
+    slots: NDArray[np.int64]
+    num_bits: int
+
+
+def schedule(rates_millibits: NDArray[np.int64], gain: int = GAIN_ONE) -> Schedule:
+    """When to read dimensions of these expected rates, all times gain / 64; integers alone.
+
+    With C_i the cumulated rate through dimension i, in bits: n_i = floor((C_{i-1} + C_i) / 2) + 1, at most the
+    whole, ceil(C_n).
+
+    Args:
+        rates_millibits: int64 (n,), >= 0.
+    """
+    unit = 2 * MILLIBITS * GAIN_ONE
+    twice = 2 * np.cumsum(rates_millibits * gain)
+    num_bits = int(-(-twice[-1] // unit)) if len(twice) else 0
+    places = np.minimum((twice - rates_millibits * gain) // unit + 1, num_bits)
+    first = np.searchsorted(places, places, side="left")
+    return Schedule(places, (np.arange(len(places)) - first) % SLOTS, num_bits)
+
+
+def values(bits: NDArray[np.uint8], when: Schedule, *, log2_states: int, seed: int) -> NDArray[np.float32]:
+    """The standard normals (n,) that ``bits`` (num_bits,) stand for; the work does not depend on L."""
+    padded = np.concatenate([np.zeros(log2_states, np.int64), bits])
+    states = np.zeros(len(when.places), np.int64)
+    for age in range(log2_states):  # the youngest bit is the lowest
+        states |= padded[when.places + log2_states - 1 - age] << age
+    out = np.empty(len(states), np.float32)
+    for low in range(0, SLOTS, 8):  # a Philox block has eight
+        mine = np.flatnonzero(when.slots // 8 == low // 8)
+        if len(mine):
+            unique, inverse = np.unique(states[mine] >> 1, return_inverse=True)
+            z = standard_normals(seed, torch.from_numpy(unique), low + 8, TRELLIS_STREAM).numpy()
+            out[mine] = z[inverse, when.slots[mine]]
+    return out * (1 - 2 * (states & 1)) * _signs(len(states), seed)
+
+
+def search(
+    linear: Sequence[NDArray[np.float32]],
+    quadratic: Sequence[NDArray[np.float32]],
+    schedules: Sequence[Schedule],
+    *,
+    log2_states: int,
+    seed: int,
+    device: str = "cpu",
+    progress: Callable[[int], None] | None = None,
+) -> list[NDArray[np.uint8]]:
+    """The best path of every tile: bits (num_bits,) each.
+
+    Args:
+        linear, quadratic: float32 (n,) of each tile; quadratic >= 0.
+        log2_states: L, 2 to 20; time and scores grow with 2^L, memory is bounded.
+        progress: told how many bits more are done.
+
+    Invariant: a tile's bits do not depend on the other tiles.
+    """
+    if not 2 <= log2_states <= MAX_LOG2_STATES:
+        raise ValueError(f"a register of {log2_states} bits")
+    found: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(schedules)
+    window = _WINDOW * log2_states
+    at_once = max(1, _DECISIONS_BYTES // (2 * window << (log2_states - 1)))
+    labels = _labels(log2_states, seed, max((int(s.slots.max(initial=-1)) + 1 for s in schedules), default=0))
+    labels = labels.to(device)
+    order = sorted(range(len(schedules)), key=lambda t: schedules[t].num_bits)
+    order = [t for t in order if schedules[t].num_bits]
+    for first in range(0, len(order), at_once):
+        tiles = order[first : first + at_once]
+        inputs = [_Steps.of(linear[t], quadratic[t], schedules[t], len(labels) // 2, seed) for t in tiles]
+        for t, bits in zip(tiles, _viterbi(inputs, labels, log2_states, window, progress), strict=True):
+            found[t] = bits
+    return found
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """A tile's coefficients by step: float32 (num_bits, 2 slots), linear ones first."""
+
+    coefficients: Tensor
+
+    @staticmethod
+    def of(linear: NDArray[np.float32], quadratic: NDArray[np.float32], when: Schedule, slots: int, seed: int) -> _Steps:
+        table = np.zeros((when.num_bits, 2 * slots), np.float32)
+        step = when.places - 1
+        np.add.at(table, (step, when.slots), linear * _signs(len(linear), seed))
+        np.add.at(table, (step, slots + when.slots), quadratic)
+        return _Steps(torch.from_numpy(table))
+
+
+def _viterbi(
+    tiles: list[_Steps], labels: Tensor, log2_states: int, window: int, progress: Callable[[int], None] | None
+) -> list[NDArray[np.uint8]]:
+    """Bits of tiles that end together; those with fewer begin later."""
+    half, device = 1 << (log2_states - 1), labels.device
+    lengths = [len(tile.coefficients) for tile in tiles]
+    longest, count = max(lengths), len(tiles)
+    begins = [longest - n for n in lengths]
+    bits = np.zeros((count, longest), np.uint8)
+    cost = torch.full((count, 2 * half), _NEVER, device=device)
+    new = torch.empty_like(cost)
+    least = torch.empty((count, half), device=device)
+    taken = torch.empty((2 * window, count, half), dtype=torch.bool, device=device)
+    block = max(1, _SCORES_BYTES // (8 * half * count))
+    settled = 0  # bits before it are decided
+    for start in range(0, longest, block):
+        stop = min(start + block, longest)
+        rows = torch.stack([_padded(tile.coefficients, start - b, stop - b) for tile, b in zip(tiles, begins, strict=True)])
+        scores = (rows.transpose(0, 1).to(device) @ labels).view(stop - start, count, half, 2)
+        for t in range(start, stop):
+            if t in begins:
+                fresh = [i for i, b in enumerate(begins) if b == t]
+                cost[fresh] = _NEVER
+                cost[fresh, 0] = 0
+            a, b = cost[:, :half], cost[:, half:]
+            torch.lt(b, a, out=taken[t % (2 * window)])
+            torch.minimum(a, b, out=least)
+            torch.add(least[..., None], scores[t - start], out=new.view(count, half, 2))
+            cost, new = new, cost
+            if t + 1 - settled == 2 * window:
+                _trace(cost, taken, t + 1, settled, settled + window, bits)
+                settled += window
+                cost -= cost.amin(1, keepdim=True)
+        if progress is not None:
+            progress(sum(max(0, stop - max(start, b)) for b in begins))
+    _trace(cost, taken, longest, settled, longest, bits)
+    return [row[b:] for row, b in zip(bits, begins, strict=True)]
+
+
+def _trace(cost: Tensor, taken: Tensor, end: int, first: int, last: int, bits: NDArray[np.uint8]) -> None:
+    """Write bits [first, last) of the cheapest path that ends at ``end``.
+
+    Any bits are a path, so later windows need not agree with earlier ones.
+    """
+    half = taken.shape[2]
+    state = cost.argmin(1)
+    rows = torch.arange(len(state), device=state.device)
+    for t in range(end - 1, first - 1, -1):
+        if t < last:
+            bits[:, t] = (state & 1).cpu().numpy()
+        above = state >> 1
+        state = above + half * taken[t % len(taken), rows, above]
+
+
+def _padded(rows: Tensor, start: int, stop: int) -> Tensor:
+    """Rows start to stop, zeros for those before the first."""
+    kept = rows[max(0, start) : max(0, stop)]
+    return torch.cat([rows.new_zeros(stop - start - len(kept), rows.shape[1]), kept])
+
+
+def _labels(log2_states: int, seed: int, slots: int) -> Tensor:
+    """What coefficients are multiplied with: float32 (2 slots, 2^L), z of every state above, z^2 below."""
+    k = torch.arange(1 << (log2_states - 1))
+    z = standard_normals(seed, k, slots, TRELLIS_STREAM)
+    z = torch.stack([z, -z], 1).view(-1, slots).T
+    return torch.cat([z, z * z]).contiguous()
+
+
+def _signs(count: int, seed: int) -> NDArray[np.int8]:
+    """Random signs of the dimensions of a tile: bits of Philox words, the lowest of the first word first."""
+    counters = torch.zeros(-(-count // SIGNS_A_COUNTER), 4, dtype=torch.int64)
+    counters[:, 0] = torch.arange(len(counters))
+    counters[:, 3] = SIGN_STREAM
+    words = philox4x32(counters, seed).reshape(-1, 1) >> torch.arange(32)
+    return (1 - 2 * (words & 1)).to(torch.int8).view(-1)[:count].numpy()
