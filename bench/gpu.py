@@ -30,7 +30,7 @@ from rcccodec.proposals import Proposal
 from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.randomness import plain_normals, standard_normals
 
-MODELS = ("mnist", "photo")
+MODELS = ("mnist", "photo-pixels")
 
 
 def wait(device: str) -> None:

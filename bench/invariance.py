@@ -174,7 +174,9 @@ def peak_memory(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=["mnist", "photo"], help="those missing are left out")
+    parser.add_argument(
+        "--models", nargs="+", default=["mnist", "photo-pixels"], help="those missing are left out"
+    )
     parser.add_argument("--decode-log2", type=int, nargs=2, default=(10, 22), metavar=("SMALL", "LARGE"))
     parser.add_argument("--memory-log2", type=int, nargs=2, default=(16, 20), metavar=("SMALL", "LARGE"))
     parser.add_argument("--repeats", type=int, default=25, help="decodings of each file that are timed")

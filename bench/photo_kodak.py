@@ -185,7 +185,7 @@ def line(row: Row) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="photo", help="name or folder")
+    parser.add_argument("--model", default="photo-pixels", help="name or folder")
     parser.add_argument("--source", default="kodak", help="photographs; the test split is taken")
     parser.add_argument("--limit", type=int, help="images; default: all")
     parser.add_argument("--rungs", type=int, nargs="+", help="default: all")

@@ -261,7 +261,7 @@ def options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--model", default="mnist", help="of one stage, its block the source's images")
-    parser.add_argument("--other-models", nargs="*", default=["photo"])
+    parser.add_argument("--other-models", nargs="*", default=["photo-pixels"])
     parser.add_argument("--source", default="mnist")
     parser.add_argument("--images", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--candidates", type=int, default=30_000)

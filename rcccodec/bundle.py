@@ -6,8 +6,9 @@
                           prior_sums.<name> (int64; computed where an older bundle has none)
     README.md             the card, for people
 
-The model's identity is the SHA-256 of ``model.json``, which pins everything else. A bundle is input like any
-other: whatever its files hold, loading them ends in a Model within bounds or in one line of ModelError.
+The model's identity is the SHA-256 of ``model.json``, which pins everything else. What it is called is its
+folder's name, whatever name it was made under. A bundle is input like any other: whatever its files hold,
+loading them ends in a Model within bounds or in one line of ModelError.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from rcccodec.model_search import (
     BUNDLE_VERSION,
     JOINT_BUNDLE_VERSION,
     find_model,
+    folder_name,
     list_models,
     model_path,
     parse_card,
@@ -137,7 +139,7 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
             raise ValueError("the blocks of a rung do not fit together")
         rungs.append(Rung(number(fields, "beta", positive=True), tuple(stages)))
     return Model(
-        name="".join(c if c.isprintable() else "?" for c in str(card["name"])[:255]),
+        name=folder_name(path),
         sha256=sha256,
         channels=channels,
         rungs=tuple(rungs),

@@ -10,7 +10,7 @@ from rcccodec.commands import console
 from rcccodec.images import read_image, side_by_side, write_image
 
 SAMPLES = Path(__file__).parent / "samples"
-PAIRS = (("coffee.png", "photo"), ("digit.png", "mnist"))  # picture, model
+PAIRS = (("coffee.png", "photo-pixels"), ("digit.png", "mnist"))  # picture, model
 
 
 def run(output: str) -> None:

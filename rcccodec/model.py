@@ -71,7 +71,8 @@ class Rung:
 class Model:
     """A loaded bundle.
 
-    ``channels``: 1 or 3, or 0 for a model of vectors. ``distortion``: trained for it, ``mse`` or ``lp:P``.
+    ``name``: its folder's, fit to print. ``channels``: 1 or 3, or 0 for a model of vectors. ``distortion``:
+    trained for it, ``mse`` or ``lp:P``.
     """
 
     name: str

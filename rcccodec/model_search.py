@@ -48,6 +48,12 @@ def model_path(name_or_path: str | os.PathLike[str]) -> Path:
     raise ModelError(f"{name_or_path}: no such model (found: {known})")
 
 
+def folder_name(path: Path) -> str:
+    """What the bundle at ``path`` is called: its folder's name, fit to print."""
+    name = os.path.basename(os.path.abspath(path))  # "." and "a/.." have names too
+    return "".join(c if c.isprintable() else "?" for c in name)
+
+
 def _is_bundle(path: Path) -> bool:
     return os.path.isfile(path / "model.json")  # False for names the system cannot even look up
 

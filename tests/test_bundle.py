@@ -213,7 +213,7 @@ BAD_FIELDS = [
     (SPEC + "width", 1 << 40), (SPEC + "width", 17), (SPEC + "latent_dim", 1 << 40), (SPEC + "latent_dim", 0),
     (SPEC + "shape", [1 << 20, 1 << 20, 3]), (SPEC + "shape", [8, 8]), (SPEC + "shape", "8"),
     (SPEC + "output", "linear"), (SPEC + "slope_range", [0, 1]), (SPEC + "slope_range", [1, math.nan]),
-    (SPEC + "slope_range", [1]), ("name", 5.0), ("weights_sha256", None),
+    (SPEC + "slope_range", [1]), ("weights_sha256", None),
 ]  # fmt: skip
 
 
@@ -222,15 +222,12 @@ def test_a_wrong_field_is_one_line(grey: Path, path: str, value: object):
     rewrite(grey, put(path, value))
     if path == "weights_sha256":
         (grey / "weights.safetensors").write_bytes(b"")
-    if path == "name":
-        assert load_model(grey).name == "5.0"  # names are only shown
-        return
     refused(grey)
 
 
 @pytest.mark.parametrize(
     "key",
-    ["name", "channels", "rungs", "generators", "default_rung", "default_seed", "default_num_candidates",
+    ["channels", "rungs", "generators", "default_rung", "default_seed", "default_num_candidates",
      "weights_sha256"],
 )  # fmt: skip
 def test_a_missing_field_is_named(grey: Path, key: str):
@@ -380,8 +377,17 @@ def test_a_model_that_no_codec_can_use_says_so(grey: Path):
     assert load_model(grey, for_images=False).channels == 0
 
 
+def test_a_model_is_called_as_its_folder_is(grey: Path, monkeypatch: pytest.MonkeyPatch):
+    sha256 = load_model(grey).sha256
+    renamed = grey.rename(grey.with_name("other"))
+    assert read_card(renamed)["name"] == "grey"
+    assert (load_model(renamed).name, load_model(renamed).sha256) == ("other", sha256)
+    monkeypatch.chdir(renamed)
+    assert load_model(".").name == load_model("../other/").name == "other"
+    rewrite(renamed, lambda card, _: card.pop("name"))
+    assert load_model(renamed).name == "other"
+
+
 def test_control_characters_in_a_name_do_not_reach_the_terminal(grey: Path):
-    rewrite(grey, put("name", "a\x1b[31m\nb" + "c" * 1000))
-    name = load_model(grey).name
-    assert name.isprintable()
-    assert len(name) <= 255
+    renamed = grey.rename(grey.with_name("a\x1b[31m\nb" + os.fsdecode(b"\xff")))
+    assert load_model(renamed).name == "a?[31m?b?"

@@ -119,6 +119,21 @@ def test_info_json_has_the_documented_keys(work: Path, rcc, tiny: Path):
     assert "30x20 rgb; 2 x 8x8 grey" in rcc("info", "a.rcc")[1]
 
 
+def test_files_of_a_model_decode_after_its_folder_is_renamed(
+    work: Path, rcc, tiny: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(tiny / "grey", work / "shipped" / "before")
+    monkeypatch.setenv("RCC_MODELS", str(work / "shipped"))
+    assert rcc("compress", "grey.png", "-o", "a.rcc", "-m", "before")[0] == 0
+    assert json.loads(rcc("info", "a.rcc", "--json")[1])["model"] == "before"
+    (work / "shipped" / "before").rename(work / "shipped" / "after")
+    assert json.loads(rcc("info", "a.rcc", "--json")[1])["model"] == "after"
+    assert rcc("decompress", "a.rcc", "-o", "a.png")[0] == 0
+    assert rcc("compress", "grey.png", "-o", "b.rcc", "-m", "before")[0] == 5
+    assert rcc("compress", "grey.png", "-o", "b.rcc", "-m", "after")[0] == 0
+    assert Path("a.rcc").read_bytes() == Path("b.rcc").read_bytes()
+
+
 def test_info_does_without_the_model(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
     rcc("compress", "grey.png", "-o", "a.rcc", "-m", "grey")
     sha256 = load_model("grey").sha256
@@ -486,7 +501,7 @@ def test_every_kind_of_training_runs(work: Path, rcc, source: str, options: list
 def test_the_demo_prints_costs_and_guarantees_and_writes_a_picture(
     work: Path, rcc, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name, model in (("photo", "colour"), ("mnist", "grey")):
+    for name, model in (("photo-pixels", "colour"), ("mnist", "grey")):
         shutil.copytree(tiny / model, work / "shipped" / name)
     monkeypatch.setenv("RCC_MODELS", str(work / "shipped"))
     code, out, err = rcc("demo", "-o", "side.png")

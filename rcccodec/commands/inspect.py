@@ -103,7 +103,7 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
 
 
 @click.command(
-    epilog=console.examples("rcc samples mnist -o grid.png", "rcc samples photo -o grid.png --seed 7")
+    epilog=console.examples("rcc samples mnist -o grid.png", "rcc samples photo-pixels -o grid.png --seed 7")
 )
 @click.argument("model")
 @click.option(
@@ -151,10 +151,10 @@ def samples(
 
 def _installed(model_id: bytes) -> tuple[str | None, str]:
     """Name and full hash of an installed model, or None and what is known of the hash."""
-    from rcccodec.model_search import find_model, parse_card
+    from rcccodec.model_search import find_model, folder_name, parse_card
 
     try:
-        card, sha256 = parse_card(find_model(model_id))
-        return card["name"], sha256
+        path = find_model(model_id)
+        return folder_name(path), parse_card(path)[1]
     except ModelError:
         return None, model_id.hex()

@@ -12,7 +12,7 @@ from rcccodec.model_search import model_path
 
 @click.command(
     epilog=console.examples(
-        "rcc refit photo -o models/photo-20 --candidates 1048576",
+        "rcc refit photo-pixels -o models/photo-pixels-20 --candidates 1048576",
         "rcc refit mnist -o models/mnist-b --seed 1",
         "rcc refit mnist -o models/mnist-c --shared-only",
     )

@@ -189,7 +189,7 @@ def _default_models(images: ImageSet) -> list[str]:
     own = [name for name in list_models() if read_card(name).get("source") == images.name]
     if own:
         return own[:1]
-    return ["mnist" if images.archive and not images.colour else "photo"]
+    return ["mnist" if images.archive and not images.colour else "photo-pixels"]
 
 
 def _run(plan: Plan, began: float) -> dict[str, Any]:
