@@ -93,17 +93,17 @@ def test_the_choice_is_that_of_brute_force_in_float64(coder: str) -> None:
 
 
 def test_scores_that_float32_cannot_tell_apart_are_decided_in_float64() -> None:
-    """A common shift of 2^22 nats leaves float32 steps of half a nat."""
-    starts = np.arange(0, 401, 8)
-    linear, quadratic = gaussian_terms(1.0, 400, 1)
-    common = {"num_candidates": 3000, "seed": 2, "stream": 0}
-    shifted = lambda start, stop: some_cost(start, stop) + 2.0**22  # noqa: E731
+    """A common shift of 2^23 nats leaves float32 steps of a nat."""
+    starts = np.arange(0, 1601, 8)
+    linear, quadratic = gaussian_terms(1.0, 1600, 1)
+    common = {"num_candidates": 9000, "seed": 2, "stream": 0}
+    shifted = lambda start, stop: some_cost(start, stop) + 2.0**23  # noqa: E731
     expected = brute_force(linear, quadratic, starts, some_cost, **common)
     assert choose(linear, quadratic, starts, coder="mincost", cost_nats=shifted, **common).tolist() == (
         expected.tolist()
     )
-    z = standard_normals(2, torch.arange(3000), 8, 0)
-    row = torch.as_tensor(shifted(0, 3000)).float()
+    z = standard_normals(2, torch.arange(9000), 8, 0)
+    row = torch.as_tensor(shifted(0, 9000)).float()
     in_float32 = [
         int(
             (row + z.square() @ torch.from_numpy(quadratic[a:b]) + z @ torch.from_numpy(linear[a:b])).argmin()
