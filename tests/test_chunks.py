@@ -138,7 +138,7 @@ def test_the_choice_does_not_depend_on_the_size_of_blocks_and_tiles(coder: str, 
     expected = choose(linear, quadratic, starts, **terms)
     monkeypatch.setattr(chunks_module, "default_chunk", lambda device: 611)
     monkeypatch.setattr(chunks_module, "_TILE_SCORES_CPU", 2000)
-    monkeypatch.setattr(chunks_module, "_PAIRS_AT_ONCE", 8)
+    monkeypatch.setattr(chunks_module, "_TERMS_AT_ONCE", 64)
     assert choose(linear, quadratic, starts, **terms).tolist() == expected.tolist()
 
 
