@@ -26,7 +26,7 @@ from rcccodec.channel.weights import LogWeights
 from rcccodec.randomness import normal_table, standard_normals
 
 MAX_CHUNK_DIMS = 512
-# log2 N less the budget. More brings PFR and ORC nearer to their law; min-cost gains more from a larger budget.
+# log2 N less the budget. More brings PFR and ORC nearer to their law; min-cost prefers a larger budget.
 MARGIN_BITS = {"pfr": 4, "orc": 4, "mincost": 2}
 _WIDTHS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 384, 448, MAX_CHUNK_DIMS)
 _TILE_SCORES_CPU, _TILE_SCORES_CUDA = 1 << 19, 1 << 26
