@@ -18,7 +18,7 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ from rcccodec.model import (
 from rcccodec.model_search import (
     BUNDLE_VERSION,
     JOINT_BUNDLE_VERSION,
+    LATENT_BUNDLE_VERSION,
     find_model,
     folder_name,
     list_models,
@@ -50,12 +51,15 @@ from rcccodec.model_search import (
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from rcccodec.latent.model import LatentModel
     from rcccodec.proposals.generator import Generator
 
 __all__ = [
-    "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model",
+    "AnyModel", "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model", "load_one_shot",
     "model_path", "read_card", "read_weights", "rounded",
 ]  # fmt: skip
+
+AnyModel: TypeAlias = "Model | LatentModel"
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
@@ -75,8 +79,8 @@ def read_weights(path: Path, card: dict[str, Any]) -> bytes:
     return data
 
 
-def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True) -> Model:
-    """Load a bundle, its weights checked against the hash that ``model.json`` gives.
+def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True) -> AnyModel:
+    """Load a bundle of either kind, its weights checked against the hash that ``model.json`` gives.
 
     Args:
         for_images: refuse models that no codec can use: of vectors, or trained for another distortion than
@@ -94,10 +98,26 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
     if for_images and card.get("distortion", "mse") != "mse":
         raise ModelError(f"{path}: trained for distortion {card['distortion']!s:.20}; the codec needs mse")
     try:
+        if card["bundle_version"] == LATENT_BUNDLE_VERSION:
+            from rcccodec.latent.model import build_model
+
+            return build_model(path, card, sha256)
         return _build(path, card, sha256)
     except _DAMAGE as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged model bundle ({cause:.200})") from error
+
+
+def load_one_shot(name_or_path: str | os.PathLike[str]) -> Model:
+    """A bundle of generators.
+
+    Raises:
+        ModelError: as `load_model`, or it is one of latents.
+    """
+    model = load_model(name_or_path)
+    if not isinstance(model, Model):
+        raise ModelError(f"{name_or_path}: a model of latents, which this does not work with")
+    return model
 
 
 # what reading a description of the wrong shape can raise before a check of ours does

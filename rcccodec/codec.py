@@ -19,12 +19,16 @@ from itertools import product
 import numpy as np
 
 from rcccodec import container
-from rcccodec.bundle import Model, find_model, load_model
-from rcccodec.container import MAX_SIDE, MODES, Group
-from rcccodec.errors import FormatError, InputError, LimitError
+from rcccodec.bundle import AnyModel, Model, find_model, load_model
+from rcccodec.container import MAX_SIDE, MODES, Group, Header
+from rcccodec.errors import FormatError, InputError, LimitError, ModelError
 from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
 from rcccodec.joint import split_count, to_addresses, to_indices
+from rcccodec.latent import file as latent_file
+from rcccodec.latent.file import Region
+from rcccodec.latent.model import LatentModel
+from rcccodec.latent.report import LatentReport
 from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
@@ -42,16 +46,17 @@ class Encoded:
 
     data: bytes
     images: list[np.ndarray]
-    report: Report
+    report: Report | LatentReport
     notes: list[str]
 
 
 def compress(
     images: np.ndarray | Sequence[np.ndarray],
-    model: str | Model = "photo",
+    model: str | AnyModel = "photo",
     *,
     rung: int | None = None,
-    coder: str = "mincost",
+    coder: str | None = None,
+    effort: int | None = None,
     index_code: str | None = None,
     num_candidates: int | None = None,
     seed: int | None = None,
@@ -66,10 +71,14 @@ def compress(
         images: uint8 (h, w) or (h, w, 3), or a sequence of them; sides 1 to 65535.
         model: name, path or loaded model.
         rung: step of the model's ladder; None is its default.
-        coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact).
-        index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted". What blocks
+        coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact); of
+            models of latents also "trellis", likewise the best of all candidates, over whole tiles. None:
+            "trellis" if the model has it, else "mincost".
+        effort: 1 to 9, of models of latents only: how many candidates, unless ``num_candidates`` says it.
+        index_code, joint: not of models of latents. index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted". What blocks
             share has codes of its own in models that were fitted with them (`rcccodec.settings`).
-        num_candidates: N, 1 to 2^24; None is the model's default.
+        num_candidates: N, 1 to 2^24; None is the model's default. Of latents a power of two: of a chunk, 2^6 to
+            2^24, or states of a trellis, to 2^20.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless
             "mincost" has a prior, but none for shared indices: then that prior is the better of the two.
@@ -85,6 +94,16 @@ def compress(
         ModelError: the model is missing or damaged, or has no such code for this coder, seed and N.
     """
     model = load_model(model) if isinstance(model, str) else model
+    if isinstance(model, LatentModel):
+        if index_code is not None or joint is not None:
+            raise LimitError(f"index code and joint: nothing to choose for model {model.name}")
+        return compress_latents(
+            images, model, rung=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed,
+            device=device, progress=progress,
+        )  # fmt: skip
+    if effort is not None:
+        raise LimitError(f"effort: model {model.name} has none; say how many candidates")
+    coder = coder or "mincost"
     settings = choose_settings(
         model, rung=rung, coder=coder, index_code=index_code, num_candidates=num_candidates, seed=seed,
         joint=joint,
@@ -126,8 +145,48 @@ def compress(
     return Encoded(data, decoded, report, notes)
 
 
+def compress_latents(
+    images: np.ndarray | Sequence[np.ndarray],
+    model: LatentModel,
+    *,
+    rung: int | None = None,
+    coder: str | None = None,
+    effort: int | None = None,
+    num_candidates: int | None = None,
+    seed: int | None = None,
+    target_bits: int | None = None,
+    target_psnr_db: float | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Encoded:
+    """Compress through a model of latents; ``progress`` is told (done, total) bits.
+
+    Args:
+        target_bits, target_psnr_db: at most one, and then no ``rung``: whole file, at most; quality, at least.
+        others: as in `compress`.
+
+    Raises:
+        As `compress`; LimitError: a target is out of reach.
+    """
+    settings = latent_file.choose_settings(
+        model, slope=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed
+    )
+    sources, notes = _sources(images, model.channels)
+    if target_bits is not None:
+        made = latent_file.compress_to_bits(sources, settings, target_bits, device=device, progress=progress)
+    elif target_psnr_db is not None:
+        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, device=device)
+    else:
+        made = latent_file.compress(sources, settings, device=device, progress=progress)
+    return Encoded(made.data, made.images, made.report, notes)
+
+
 def decompress(
-    data: bytes, model: str | Model | None = None, *, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    model: str | AnyModel | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    region: Region | None = None,
 ) -> list[np.ndarray]:
     """Give back the images of a file, in order.
 
@@ -135,13 +194,15 @@ def decompress(
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
         max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
+        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents no more is made
+            than it needs.
 
     Returns:
         uint8 (h, w) or (h, w, 3) each.
 
     Raises:
         FormatError: damaged, truncated or foreign data. LimitError: more pixels than ``max_pixels``, said
-        before anything is allocated for them. ModelError: the model is missing or another one.
+        before anything is allocated for them; a region outside the image. ModelError: the model is missing or another one.
 
     Invariants: once the model is loaded, the work does not depend on N; no memory is taken for a size that
     the payload cannot back.
@@ -152,7 +213,26 @@ def decompress(
         raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
     if model is None:
         model = load_model(find_model(header.model_id))
-    settings = read_settings(header, load_model(model) if isinstance(model, str) else model)
+    model = load_model(model) if isinstance(model, str) else model
+    if region is not None:
+        latent_file.check_region(region, groups)
+    if isinstance(model, LatentModel):
+        if not header.latent:
+            raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+        return latent_file.decompress(header, groups, model, region)
+    if header.latent:
+        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+    images = _decompress_one_shot(header, groups, model, max_pixels)
+    if region is not None:
+        top, left, height, width = region
+        images = [x[top : top + height, left : left + width] for x in images]
+    return images
+
+
+def _decompress_one_shot(
+    header: Header, groups: Sequence[Group], model: Model, max_pixels: int
+) -> list[np.ndarray]:
+    settings = read_settings(header, model)
     stages, sizes = settings.step.stages, settings.joint_sizes()
     proposals = [stage.proposal() for stage in stages]
     layouts = []

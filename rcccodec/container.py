@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from rcccodec.errors import FormatError, LimitError
 
 MAGIC = b"RCC"
-FORMAT_VERSION, JOINT_VERSION = 1, 2
+FORMAT_VERSION, JOINT_VERSION, LATENT_VERSION = 1, 2, 3
 
-CODERS = ("pfr", "orc", "mincost")  # the position is the wire id
+CODERS = ("pfr", "orc", "mincost", "trellis")  # the position is the wire id
+ONE_SHOT_CODERS = CODERS[:3]  # of versions 1 and 2
 INDEX_CODES = ("zipf", "fitted", "prior")
 MODES = ("grey", "rgb")
 
@@ -26,6 +27,7 @@ MODEL_ID_BYTES = 6
 MAX_RUNG = 15
 MAX_SIDE = 65535
 MAX_LOG2_CANDIDATES = 40
+LEAST_LOG2_LATENT, MAX_LOG2_STATES = 6, 20  # of latents' candidates, of a trellis's states
 MAX_IMAGES = 1 << 24
 MAX_SEED = (1 << 64) - 1
 
@@ -47,6 +49,7 @@ class Header:
         num_candidates: N in [1, 2^40].
         seed: in [0, 2^64).
         joint: neighbouring blocks share indices, as far as N allows; version 2 of the format.
+        latent: payloads are those of `rcccodec.latent`; version 3. Its index code is 0.
     """
 
     model_id: bytes
@@ -56,10 +59,13 @@ class Header:
     num_candidates: int
     seed: int
     joint: bool = False
+    latent: bool = False
 
     @property
     def version(self) -> int:
         """Of the format, in the file's fourth byte."""
+        if self.latent:
+            return LATENT_VERSION
         return JOINT_VERSION if self.joint else FORMAT_VERSION
 
 
@@ -133,9 +139,9 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
         raise FormatError("not an .rcc file: it does not begin with the letters RCC")
     cursor.take(len(MAGIC), "signature")
     version = cursor.byte("format version")
-    if version not in (FORMAT_VERSION, JOINT_VERSION):
+    if not FORMAT_VERSION <= version <= LATENT_VERSION:
         raise FormatError(
-            f"format version {version}; this program reads {FORMAT_VERSION} and {JOINT_VERSION}"
+            f"format version {version}; this program reads {FORMAT_VERSION} to {LATENT_VERSION}"
         )
     model_id = cursor.take(MODEL_ID_BYTES, "model id")
     method = cursor.byte("method byte")
@@ -149,8 +155,11 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
     else:
         raise FormatError(f"number of candidates 2^{log2_candidates} above 2^{MAX_LOG2_CANDIDATES}")
     seed = cursor.varint("seed")
-    coder, index_code, joint = method & 3, method >> 2 & 3, version == JOINT_VERSION
-    header = Header(model_id, method >> 4, coder, index_code, num_candidates, seed, joint)
+    coder, index_code = method & 3, method >> 2 & 3
+    header = Header(
+        model_id, method >> 4, coder, index_code, num_candidates, seed,
+        joint=version == JOINT_VERSION, latent=version == LATENT_VERSION,
+    )  # fmt: skip
     _check_header(header, FormatError)
 
     checksum = zlib.crc32(cursor.since(0))
@@ -185,14 +194,23 @@ def _check_header(header: Header, error: type[FormatError] | type[LimitError]) -
         raise error(f"a model id has {MODEL_ID_BYTES} bytes, not {len(header.model_id)}")
     if not 0 <= header.rung <= MAX_RUNG:
         raise error(f"rung {header.rung} outside 0..{MAX_RUNG}")
-    if not 0 <= header.coder < len(CODERS):
+    if not 0 <= header.coder < len(CODERS if header.latent else ONE_SHOT_CODERS):
         raise error(f"unknown coder {header.coder}")
-    if not 0 <= header.index_code < len(INDEX_CODES):
+    if not 0 <= header.index_code < (1 if header.latent else len(INDEX_CODES)):
         raise error(f"unknown index code {header.index_code}")
+    if header.latent and not _latent_candidates(header):
+        raise error(f"number of candidates {header.num_candidates} is none for latents")
     if not 1 <= header.num_candidates <= 1 << MAX_LOG2_CANDIDATES:
         raise error(f"number of candidates {header.num_candidates} outside 1..2^{MAX_LOG2_CANDIDATES}")
     if not 0 <= header.seed <= MAX_SEED:
         raise error(f"seed {header.seed} outside 0..2^64-1")
+
+
+def _latent_candidates(header: Header) -> bool:
+    """Whether N is a power of two, and that of a trellis within its bounds."""
+    n = header.num_candidates
+    few = CODERS[header.coder] != "trellis" or n.bit_length() - 1 <= MAX_LOG2_STATES
+    return n & (n - 1) == 0 and n >= 1 << LEAST_LOG2_LATENT and few
 
 
 def _check_group(group: Group, num_images: int, error: type[FormatError] | type[LimitError]) -> None:

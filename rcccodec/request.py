@@ -2,17 +2,19 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import rcccodec
+from rcccodec.errors import LimitError
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rcccodec.bundle import Model
+    from rcccodec.bundle import AnyModel
     from rcccodec.codec import Encoded
     from rcccodec.stages import Progress, Search
 
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 class Request:
     """The options of ``rcc compress`` that decide what a file holds, and the device.
 
-    At most one of ``beta`` (slope), ``quality`` (0 to 100), ``target_bits`` and ``target_psnr_db`` is given.
+    At most one of ``beta`` (slope), ``quality`` (0 to 100), ``target_bits``, ``target_bpp`` and
+    ``target_psnr_db`` is given.
     ``None`` is the model's default, as in `rcccodec.codec.compress`.
     """
 
@@ -29,8 +32,10 @@ class Request:
     beta: float | None = None
     quality: float | None = None
     target_bits: int | None = None
+    target_bpp: float | None = None
     target_psnr_db: float | None = None
-    coder: str = "mincost"
+    coder: str | None = None
+    effort: int | None = None
     index_code: str | None = None
     num_candidates: int | None = None
     seed: int | None = None
@@ -49,7 +54,7 @@ class Request:
     def encode(
         self,
         images: Sequence["np.ndarray"],
-        model: "Model",
+        model: "AnyModel",
         *,
         progress: Callable[[], AbstractContextManager["Progress | None"]] = nullcontext,
         search: "Search | None" = None,
@@ -66,7 +71,27 @@ class Request:
             LimitError: a target is out of reach; else as `rcccodec.codec.compress`.
         """
         from rcccodec import codec, ladder
+        from rcccodec.latent.model import LatentModel
 
+        target_bits = self.target_bits
+        if self.target_bpp is not None:
+            target_bits = math.floor(self.target_bpp * sum(x.shape[0] * x.shape[1] for x in images))
+        targeted = target_bits is not None or self.target_psnr_db is not None
+        if isinstance(model, LatentModel) and targeted and self.coder in (None, "trellis"):
+            self._check_latent_options()
+            with progress() as told:
+                return codec.compress_latents(
+                    images,
+                    model,
+                    coder=self.coder,
+                    effort=self.effort,
+                    num_candidates=self.num_candidates,
+                    seed=self.seed,
+                    target_bits=target_bits,
+                    target_psnr_db=self.target_psnr_db,
+                    device=self.device,
+                    progress=told,
+                )
         rates_bpp = [rung.rate_bpp for rung in model.rungs]
 
         def at_rung(rung: int | None) -> "Encoded":
@@ -76,6 +101,7 @@ class Request:
                     model,
                     rung=rung,
                     coder=self.coder,
+                    effort=self.effort,
                     index_code=self.index_code,
                     num_candidates=self.num_candidates,
                     seed=self.seed,
@@ -85,36 +111,51 @@ class Request:
                     search=search,
                 )
 
-        if self.target_bits is not None:
-            return ladder.encode_to_bits(at_rung, rates_bpp, self.target_bits)
+        if target_bits is not None:
+            return ladder.encode_to_bits(at_rung, rates_bpp, target_bits)
         if self.target_psnr_db is not None:
             return ladder.encode_to_psnr(at_rung, rates_bpp, self.target_psnr_db)
         return at_rung(self._rung(model))
 
-    def check(self, model: "Model") -> None:
+    def check(self, model: "AnyModel") -> None:
         """Refuse, before any work, what would be refused for every image.
 
         Raises:
             LimitError: N, seed, slope or quality is out of range. ModelError: the model has no such code.
         """
+        from rcccodec.latent import file as latent_file
+        from rcccodec.latent.model import LatentModel
         from rcccodec.settings import choose_settings
 
+        if isinstance(model, LatentModel):
+            self._check_latent_options()
+            latent_file.choose_settings(
+                model, slope=self._rung(model), coder=self.coder, effort=self.effort,
+                num_candidates=self.num_candidates, seed=self.seed,
+            )  # fmt: skip
+            return
+        if self.effort is not None:
+            raise LimitError(f"effort: model {model.name} has none; say how many candidates")
         choose_settings(
             model,
             rung=self._rung(model),
-            coder=self.coder,
+            coder=self.coder or "mincost",
             index_code=self.index_code,
             num_candidates=self.num_candidates,
             seed=self.seed,
             joint=self.joint,
         ).codes()
 
-    def _rung(self, model: "Model") -> int | None:
+    def _check_latent_options(self) -> None:
+        if self.index_code is not None or self.joint is not None:
+            raise LimitError(f"index code and joint: nothing to choose for model {self.model}")
+
+    def _rung(self, model: "AnyModel") -> int | None:
         """The rung to take, the first to try for a target; None is the model's default."""
         from rcccodec import ladder
 
         rates_bpp = [rung.rate_bpp for rung in model.rungs]
-        if self.target_bits is not None:
+        if self.target_bits is not None or self.target_bpp is not None:
             return ladder.rungs_by_rate(rates_bpp)[-1]
         if self.target_psnr_db is not None:
             return ladder.rungs_by_rate(rates_bpp)[0]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rcccodec.bundle import Model, Rung, Stage
-from rcccodec.container import CODERS, INDEX_CODES, MAX_SEED, MODEL_ID_BYTES, Header
+from rcccodec.container import CODERS, INDEX_CODES, MAX_SEED, MODEL_ID_BYTES, ONE_SHOT_CODERS, Header
 from rcccodec.errors import FormatError, LimitError, ModelError
 from rcccodec.index_code import IndexCode
 from rcccodec.index_code.fitted import FittedCode
@@ -20,7 +20,7 @@ MAX_CANDIDATES = 1 << 24  # that an encoder searches; a file may say more
 class Settings:
     """Everything an encoder and its decoder agree on.
 
-    coder: one of CODERS. index_code: one of INDEX_CODES. num_candidates: N. seed: unsigned 64-bit.
+    coder: one of ONE_SHOT_CODERS. index_code: one of INDEX_CODES. num_candidates: N. seed: unsigned 64-bit.
     joint: blocks share indices where N allows it (rcccodec.joint).
     """
 
@@ -171,7 +171,7 @@ def choose_settings(
     if index_code is None:
         prior = _has_prior(model, rung, coder, seed, num_candidates)
         index_code = "prior" if prior else "fitted"
-    for name, value, known in (("coder", coder, CODERS), ("index code", index_code, INDEX_CODES)):
+    for name, value, known in (("coder", coder, ONE_SHOT_CODERS), ("index code", index_code, INDEX_CODES)):
         if value not in known:
             raise LimitError(f"{name} {value!r}: must be one of {', '.join(known)}")
     if joint is None:

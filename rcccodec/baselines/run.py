@@ -130,7 +130,7 @@ def make_run(
         hard_from=0.9 if spec.photographs else 0.85,
     )  # fmt: skip
     if minutes is not None and steps is None:
-        plan = _steps_for(plan, minutes, checkpoint, device)
+        plan = steps_for(plan, minutes, checkpoint, device)
     return NtcRun(name, source, plan, start_from, compact)
 
 
@@ -277,7 +277,7 @@ def _standard_error(values: np.ndarray) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else 0.0
 
 
-def _steps_for(plan: NtcPlan, minutes: float, checkpoint: Path | None, device: str) -> NtcPlan:
+def steps_for(plan: NtcPlan, minutes: float, checkpoint: Path | None, device: str) -> NtcPlan:
     """The plan with as many steps as ``minutes`` allow."""
     if checkpoint is not None and checkpoint.exists():
         try:

@@ -250,6 +250,18 @@ def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpo
     return kinds[0] == "latent"
 
 
+def is_latent(start: Path) -> bool:
+    """Whether a checkpoint (or the folder of a bundle, which is not) is of a latent network.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    if start.is_dir():
+        return False
+    plan = load_checkpoint(start)[1].get("plan")
+    return isinstance(plan, dict) and "classes" in plan.get("spec", {})
+
+
 def widened(
     network: Network | LatentNetwork,
     state: dict[str, Tensor],

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     epilog=console.examples(
         "rcc compress photo.png -o photo.rcc",
         "rcc compress photo.png -o photo.rcc --quality 80",
-        "rcc compress photo.png -o photo.rcc --target-bits 20000",
+        "rcc compress photo.png -o photo.rcc --target-bpp 0.25 -e 7",
+        "rcc compress photo.png -o photo.rcc --target-psnr 30",
         "rcc compress digits/*.png -o digits.rcc --model mnist --coder pfr --json",
         "rcc compress pictures -o pictures.rcc --jobs 4",
         "rcc compress pictures -o small/ --jobs 0",
@@ -47,16 +48,23 @@ if TYPE_CHECKING:
 )
 @click.option("--quality", type=float, help="0 (first rung) to 100 (last) of the model's ladder.")
 @click.option(
-    "--target-bits", type=click.IntRange(min=1), help="Highest rung whose whole file has at most these bits."
+    "--target-bits", type=click.IntRange(min=1), help="Whole file of at most these bits, the best there is."
 )
-@click.option("--target-psnr", type=float, help="Cheapest rung that reaches these dB.")
+@click.option("--target-bpp", type=float, help="The same in bits a pixel.")
+@click.option("--target-psnr", type=float, help="Cheapest file that reaches these dB.")
+@click.option(
+    "-e",
+    "--effort",
+    type=click.IntRange(1, 9),
+    help="How long to search, for models of latents such as photo: each level takes 1.5 to 4 times as long as the "
+    "one before, and decodes as fast. [5]",
+)
 @click.option(
     "--coder",
-    type=click.Choice(["pfr", "orc", "mincost"]),
-    default="mincost",
-    show_default=True,
+    type=click.Choice(["trellis", "pfr", "orc", "mincost"]),
     help="pfr simulates the channel exactly as N grows, orc is its fixed-N form; mincost takes the candidate "
-    "that costs least.",
+    "that costs least; trellis, of models of latents, the best of all paths. "
+    "Default: trellis if the model has it, else mincost.",
 )
 @click.option(
     "--index-code",
@@ -65,7 +73,9 @@ if TYPE_CHECKING:
     "Indices that blocks share take the model's codes for such, if it has any, else a fitted one of about "
     "their rate.",
 )
-@click.option("--candidates", type=int, help="N, 1 to 2^24. Default: the model's.")
+@click.option(
+    "--candidates", type=int, help="N, 1 to 2^24; states of a trellis. Default: the model's, or the effort's."
+)
 @click.option("--seed", type=int, help="Common randomness, 0 to 2^64 - 1. Default: the model's.")
 @click.option(
     "--joint/--no-joint",
@@ -93,8 +103,10 @@ def compress(
     beta: float | None,
     quality: float | None,
     target_bits: int | None,
+    target_bpp: float | None,
     target_psnr: float | None,
-    coder: str,
+    effort: int | None,
+    coder: str | None,
     index_code: str | None,
     candidates: int | None,
     seed: int | None,
@@ -123,8 +135,12 @@ def compress(
     torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
     share the candidates of every search. The file is the same.
     """
-    if sum(value is not None for value in (beta, quality, target_bits, target_psnr)) > 1:
-        raise click.UsageError("give at most one of --beta, --quality, --target-bits and --target-psnr")
+    if sum(value is not None for value in (beta, quality, target_bits, target_bpp, target_psnr)) > 1:
+        raise click.UsageError(
+            "give at most one of --beta, --quality, --target-bits, --target-bpp and --target-psnr"
+        )
+    if target_bpp is not None and not 0 < target_bpp < math.inf:
+        raise click.UsageError("--target-bpp must be a positive number")
     if target_psnr is not None and math.isnan(target_psnr):
         raise click.UsageError("--target-psnr must be a number")
     if not all(inputs):
@@ -150,8 +166,8 @@ def compress(
 
     def request() -> Request:
         return Request(
-            model, beta, quality, target_bits, target_psnr, coder, index_code, candidates, seed, joint,
-            console.resolve_device(device),
+            model, beta, quality, target_bits, target_bpp, target_psnr, coder, effort, index_code, candidates,
+            seed, joint, console.resolve_device(device),
         )  # fmt: skip
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (mirrors or processes > 1 or "-" in inputs):
@@ -173,8 +189,10 @@ def compress(
     images = _read_images(inputs, quiet)
 
     from rcccodec.bundle import load_model
+    from rcccodec.latent.report import LatentReport
     from rcccodec.parts import choose_in_parts
     from rcccodec.ranks import joined, shared_search
+    from rcccodec.report import Report
 
     bundle = load_model(model)
     to_stderr = output == console.STANDARD_STREAM
@@ -194,7 +212,7 @@ def compress(
     for note in encoded.notes:
         console.remark(f"note: {note}", quiet)
     report = encoded.report
-    if report.saturated:
+    if isinstance(report, Report) and report.saturated:
         console.remark(
             f"warning: saturated: log2 N - R is {report.margin_bits:.1f} bits, below 3; raise --candidates",
             quiet,
@@ -205,7 +223,11 @@ def compress(
     if as_json:
         console.say(json.dumps(report.as_json(), indent=2), to_stderr=to_stderr)
     elif not quiet:
-        console.say(_summary(encoded, bundle.name, coder, output), to_stderr=to_stderr)
+        if isinstance(report, LatentReport):
+            text = _latent_summary(encoded, bundle.name, output)
+        else:
+            text = _summary(encoded, bundle.name, coder or "mincost", output)
+        console.say(text, to_stderr=to_stderr)
 
 
 def _read_images(inputs: tuple[str, ...], quiet: bool) -> list:
@@ -221,13 +243,37 @@ def _read_images(inputs: tuple[str, ...], quiet: bool) -> list:
     return images
 
 
+def _first_line(encoded: "Encoded", output: str) -> str:
+    report, count = encoded.report, len(encoded.images)
+    psnr = "no loss" if report.psnr_db is None else f"PSNR {report.psnr_db:.2f} dB"
+    return (
+        f"{output}: {count} image{'s' if count > 1 else ''}, {report.file_bytes} bytes, "
+        f"{report.bpp:.4f} bpp, {psnr}"
+    )
+
+
+def _latent_summary(encoded: "Encoded", model_name: str, output: str) -> str:
+    report = encoded.report
+    per_cent = [
+        100 * bits / (8 * report.file_bytes)
+        for bits in (report.dimension_bits, report.class_bits, report.framing_bits)
+    ]
+    searched = "states" if report.coder == "trellis" else "candidates a chunk"
+    return "\n".join(
+        [
+            _first_line(encoded, output),
+            f"  file       latents {per_cent[0]:.1f} %, classes {per_cent[1]:.1f} %, all else {per_cent[2]:.1f} %",
+            f"  model      {model_name}, rung {report.rung}, beta {report.beta:g}, "
+            f"divergence {report.divergence_bits / report.positions:.1f} bits for each 16x16 pixels",
+            f"  coder      {report.coder}, 2^{report.log2_num_candidates:g} {searched}, {report.encode_s:.1f} s",
+        ]
+    )
+
+
 def _summary(encoded: "Encoded", model_name: str, coder: str, output: str) -> str:
     report = encoded.report
-    count = len(encoded.images)
-    psnr = "no loss" if report.psnr_db is None else f"PSNR {report.psnr_db:.2f} dB"
     lines = [
-        f"{output}: {count} image{'s' if count > 1 else ''}, {report.file_bytes} bytes, "
-        f"{report.bpp:.4f} bpp, {psnr}",
+        _first_line(encoded, output),
         f"  payload    {report.payload_bits} bits, {report.rate_bits_per_block:.2f} a block "
         f"({report.blocks} block{'s' if report.blocks > 1 else ''}, "
         f"squared error {report.distortion:.3f} a block)",

@@ -14,7 +14,21 @@ from rcccodec.commands import console
 from rcccodec.errors import InputError, OutputError
 from rcccodec.model_search import model_path
 
+CHECKPOINTS = ("checkpoint-0.safetensors", "checkpoint-ntc.safetensors")  # of generators, of transforms
 MNIST_SLOPES = "0.15,0.2,0.25,0.3,0.4,0.5,0.7,1"
+
+
+def slopes_option(_context: click.Context, _option: click.Parameter, text: str | None) -> list[float] | None:
+    """``0.2,0.4`` as [0.2, 0.4]."""
+    if text is None:
+        return None
+    try:
+        slopes = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise click.BadParameter("give numbers separated by commas") from None
+    if not all(0 < a < b for a, b in zip(slopes, [*slopes[1:], math.inf], strict=True)):
+        raise click.BadParameter("slopes must be positive and rise")
+    return slopes
 
 
 def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str | None) -> list[int] | None:
@@ -31,6 +45,7 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     epilog=console.examples(
         f"rcc train mnist -o models/mnist --stage 32:{MNIST_SLOPES}@0.14-1.05",
         "rcc train pictures/ -o models/mine --stage 32:0.8 --stage 16:3,6 --stage 8:10,16,24",
+        "rcc train pictures/ -o models/mine --arch latent --lambda 0.002,0.01,0.05 --minutes 60 --bfloat16",
         "rcc train mnist -o models/paper --arch dcgan --method nerd --stage 32:0.4 --nerd-steps 20000",
         "rcc train gaussian:m=20,decay=0.5 -o models/gauss --arch fc --distortion 2",
         f"rcc train mnist -o models/mnist --stage 32:{MNIST_SLOPES}@0.14-1.05 --resume",
@@ -50,8 +65,30 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
 )
 @click.option(
     "--arch",
-    type=click.Choice(["patches", "mlp", "dcgan", "fc"]),
-    help="Generator. Default: patches for images of one size, mlp for all else.",
+    type=click.Choice(["patches", "mlp", "dcgan", "fc", "latent"]),
+    help="Generator. Default: patches for images of one size, mlp for all else. latent, for photographs: no "
+    "generator but learned transforms around a Gaussian channel, one network for all slopes.",
+)
+@click.option(
+    "--lambda",
+    "lambdas",
+    callback=slopes_option,
+    metavar="L[,L...]",
+    help="Of --arch latent: weights of 255^2 times the mean squared error against bits a pixel, as CompressAI's. "
+    "[0.00053,0.0015,0.004,0.0107,0.028,0.073]",
+)
+@click.option(
+    "--beta",
+    "betas",
+    callback=slopes_option,
+    metavar="SLOPE[,SLOPE...]",
+    help="Of --arch latent, instead: the slopes, in nats per unit of squared error.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Of --arch latent. [16000]")
+@click.option(
+    "--bfloat16",
+    is_flag=True,
+    help="Of --arch latent: 16 bits until the last phase, twice as fast where the processor can.",
 )
 @click.option("--method", type=click.Choice(["vae+nerd", "nerd"]), default="vae+nerd", show_default=True)
 @click.option(
@@ -136,6 +173,10 @@ def train(
     data_root: str | None,
     stages: tuple[str, ...],
     arch: str | None,
+    lambdas: list[float] | None,
+    betas: list[float] | None,
+    steps: int | None,
+    bfloat16: bool,
     method: str,
     distortion: float | None,
     metric: str,
@@ -176,11 +217,19 @@ def train(
     if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
         raise click.UsageError("--nerd-steps and --coordinates are at least 1")
 
-    earlier = [name for name in ("checkpoint-0.safetensors", "model.json") if (Path(output) / name).exists()]
+    earlier = [name for name in (*CHECKPOINTS, "model.json") if (Path(output) / name).exists()]
     if earlier and not resume:
         raise OutputError(
             f"{output}: holds an earlier run ({earlier[0]}); go on with --resume or name another folder"
         )
+
+    if arch != "latent" and (lambdas or betas or steps or bfloat16):
+        raise click.UsageError("--lambda, --beta, --steps and --bfloat16 are of --arch latent")
+    if arch == "latent":
+        from rcccodec.commands.train_latent import train_latents
+
+        train_latents(context)
+        return
 
     import torch
 

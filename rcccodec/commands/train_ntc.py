@@ -5,21 +5,8 @@ from pathlib import Path
 import click
 
 from rcccodec.commands import console
-from rcccodec.commands.train import command_line, interruptible
+from rcccodec.commands.train import command_line, interruptible, slopes_option
 from rcccodec.errors import OutputError
-
-
-def _slopes(_context: click.Context, _option: click.Parameter, text: str | None) -> list[float] | None:
-    """``0.2,0.4`` as [0.2, 0.4]."""
-    if text is None:
-        return None
-    try:
-        betas = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise click.BadParameter("give numbers separated by commas") from None
-    if not all(0 < a < b for a, b in zip(betas, [*betas[1:], float("inf")], strict=True)):
-        raise click.BadParameter("slopes must be positive and rise")
-    return betas
 
 
 @click.command(
@@ -44,7 +31,7 @@ def _slopes(_context: click.Context, _option: click.Parameter, text: str | None)
 @click.option(
     "--beta",
     "betas",
-    callback=_slopes,
+    callback=slopes_option,
     metavar="SLOPE[,SLOPE...]",
     help="Slopes, in nats per unit of squared error. One network serves all.",
 )

@@ -18,8 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rcccodec.latent import trellis
+from rcccodec.latent.chunk_codes import costs_nats
+from rcccodec.latent.chunks import MARGIN_BITS, choose
 from rcccodec.latent.model import LatentModel
-from rcccodec.latent.payload import Channel, Reader, Tile, rates_of, read_tile, write_tile
+from rcccodec.latent.payload import (
+    CHUNK_STREAM,
+    Channel,
+    Reader,
+    Tile,
+    chunks_of,
+    rates_of,
+    read_tile,
+    tile_values,
+    write_tile,
+)
 from rcccodec.latent.prior import SlopePrior
 from rcccodec.latent.windows import LATENT_STRIDE, MARGIN, analyse, grid_of, synthesise, tiles_of
 
@@ -73,7 +85,7 @@ def trellis_bytes(model: LatentModel, latents: Latents, gain: float) -> int:
     prior = model.priors[latents.slope]
     total = 0
     for place, classes in zip(tiles_of(*latents.mean.shape[1:]), latents.classes, strict=True):
-        target = make_target(prior, latents, place, classes, gain)
+        target = make_target(prior, latents, place, classes, Channel("trellis", 2, 0), gain)
         bits = trellis.schedule(target.rates, target.measure).num_bits
         size = len(prior.code.encode(classes))
         total += 1 + size + (1 if size < 128 else 2) + -(-bits // 8)
@@ -102,7 +114,7 @@ def encode_picture(
     done, total = 0, max(1, sum(int(rates_of(prior, c).sum()) for c in latents.classes) // 1000)
     for first in range(0, len(places), TILES_AT_ONCE):
         some = range(first, min(first + TILES_AT_ONCE, len(places)))
-        targets = [make_target(prior, latents, places[t], latents.classes[t], gain) for t in some]
+        targets = [make_target(prior, latents, places[t], latents.classes[t], channel, gain) for t in some]
 
         def tell(bits: int) -> None:
             nonlocal done
@@ -137,7 +149,12 @@ class Target:
 
 
 def make_target(
-    prior: SlopePrior, latents: Latents, place: tuple[int, int, int, int], classes: NDArray[np.int64], gain: float
+    prior: SlopePrior,
+    latents: Latents,
+    place: tuple[int, int, int, int],
+    classes: NDArray[np.int64],
+    channel: Channel,
+    gain: float,
 ) -> Target:
     """What to search for in the tile at ``place``. A path gets ``gain`` bits for each bit of its divergence."""
     mean, log_noise = _rows(latents.mean, place), _rows(latents.log_noise, place)
@@ -145,43 +162,79 @@ def make_target(
     centre, scale = prior.centre[c], prior.scale[c]
     rates = rates_of(prior, classes)
     sent = torch.from_numpy(rates > 0)
-    precision = torch.maximum((-2 * log_noise).exp(), scale.pow(-2))  # a posterior wider than its prior says nothing
+    precision = torch.maximum(
+        (-2 * log_noise).exp(), scale.pow(-2)
+    )  # a posterior wider than its prior says nothing
     linear = -(scale * (mean - centre) * precision)[sent]
     quadratic = 0.5 * (scale.square() * precision - 1)[sent]
-    nats = 0.5 * (((mean - centre).square() + (2 * log_noise).exp()) * scale.pow(-2) - 1) - log_noise + scale.log()
+    nats = (
+        0.5 * (((mean - centre).square() + (2 * log_noise).exp()) * scale.pow(-2) - 1)
+        - log_noise
+        + scale.log()
+    )
     divergence = float(nats.double().sum())
     expected = float(rates.sum()) * math.log(2) / 1000
-    measure = round(trellis.GAIN_ONE * gain * divergence / expected) if expected else trellis.GAIN_ONE
+    if channel.coder != "trellis":
+        measure = 4 * (channel.log2_states - MARGIN_BITS[channel.coder])
+    else:
+        measure = round(trellis.GAIN_ONE * gain * divergence / expected) if expected else trellis.GAIN_ONE
     return Target(linear.numpy(), quadratic.numpy(), rates[rates > 0], divergence, min(max(measure, 1), 255))
 
 
-def search(targets: list[Target], channel: Channel, device: str, tell: Callable[[int], None]) -> list[NDArray]:
+def search(
+    targets: list[Target], channel: Channel, device: str, tell: Callable[[int], None]
+) -> list[NDArray]:
     """The best path, or the chosen indices, of every target."""
-    if channel.coder != "trellis":
-        raise NotImplementedError
-    return list(
-        trellis.search(
-            [t.linear for t in targets],
-            [t.quadratic for t in targets],
-            [trellis.schedule(t.rates, t.measure) for t in targets],
-            log2_states=channel.log2_states,
-            seed=channel.seed,
-            device=device,
-            progress=tell,
+    if channel.coder == "trellis":
+        return list(
+            trellis.search(
+                [t.linear for t in targets],
+                [t.quadratic for t in targets],
+                [trellis.schedule(t.rates, t.measure) for t in targets],
+                log2_states=channel.log2_states,
+                seed=channel.seed,
+                device=device,
+                progress=tell,
+            )
         )
+    cuts = [chunks_of(t.rates, t.measure) for t in targets]
+    ends = np.cumsum([0, *(len(t.rates) for t in targets)])
+    starts = np.concatenate([*(cut[:-1] + end for (cut, _), end in zip(cuts, ends, strict=False)), ends[-1:]])
+    bits = np.concatenate([each for _, each in cuts])
+    spent = sum(int(t.rates.sum()) for t in targets) // 1000
+    told = 0
+
+    def share(done: int, of: int) -> None:
+        nonlocal told
+        tell(spent * done // of - told)
+        told = spent * done // of
+
+    costs = {}
+    if channel.coder == "mincost":
+        cost_nats, kinds = costs_nats(bits, channel.codes, channel.num_candidates)
+        costs = {"cost_nats": cost_nats, "kinds": kinds}
+    indices = choose(
+        np.concatenate([t.linear for t in targets]),
+        np.concatenate([t.quadratic for t in targets]),
+        starts,
+        coder=channel.coder,
+        num_candidates=channel.num_candidates,
+        seed=channel.seed,
+        stream=CHUNK_STREAM,
+        device=device,
+        progress=share,
+        **costs,
     )
+    return np.split(indices, np.cumsum([len(cut) - 1 for cut, _ in cuts])[:-1])
 
 
 def tile_latents(prior: SlopePrior, channel: Channel, tile: Tile) -> Tensor:
     """Latents (M, h, w) that a tile's symbols stand for."""
     c = torch.from_numpy(tile.classes.reshape(-1))
-    rates = rates_of(prior, tile.classes)
-    sent = torch.from_numpy(rates > 0)
-    when = trellis.schedule(rates[rates > 0], tile.measure)
-    z = trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
+    sent = torch.from_numpy(rates_of(prior, tile.classes) > 0)
     y = prior.centre[c]
-    y[sent] += prior.scale[c][sent] * torch.from_numpy(z)
-    return y.T.view(-1, *tile.classes.shape)
+    y[sent] += prior.scale[c][sent] * torch.from_numpy(tile_values(prior, channel, tile))
+    return y.T.reshape(-1, *tile.classes.shape)
 
 
 def read_latents(
@@ -210,7 +263,11 @@ def read_latents(
 
 
 def decode_picture(
-    model: LatentModel, slope: int, y: Tensor, size: tuple[int, int], region: tuple[int, int, int, int] | None = None
+    model: LatentModel,
+    slope: int,
+    y: Tensor,
+    size: tuple[int, int],
+    region: tuple[int, int, int, int] | None = None,
 ) -> NDArray[np.uint8]:
     """Pixels uint8 (h, w, 3) of latents, or of a region of theirs."""
     top, left, height, width = region or (0, 0, *size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rcccodec.latent.class_code import MOST_UNITS, UNITS_A_BIT, ClassCode, neighbours
+from rcccodec.latent.chunk_codes import fit_frequencies
+from rcccodec.latent.chunks import MARGIN_BITS, cut
+from rcccodec.latent.codec import Target
 from rcccodec.latent.network import CLASS_DISCOUNT, LatentNetwork
 from rcccodec.latent.prior import SlopePrior, divergences
 from rcccodec.latent.spec import LATENT_STRIDE
@@ -25,6 +28,7 @@ RATE_WEIGHT = 8.0  # the same for rates
 LEAST_COUNT = 20  # positions of a class that is alive
 LEAST_VARIANCE = 1e-4
 BATCH = 16
+CHUNK_BUDGETS, CODE_CHUNKS = (8, 10, 12, 14), 480
 _SMOOTHING, _SHARE = (5.0, 20.0, 60.0), (0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 Rows = tuple[Tensor, Tensor]  # mean and log noise, (positions, M) each
@@ -170,3 +174,39 @@ def _class_code(classes: NDArray[np.int64], count: int, smoothing: float, share:
 def _length_bits(code: ClassCode, classes: NDArray[np.int64]) -> float:
     left, up = neighbours(classes, code.classes)
     return float(code.lengths_bits_of(left, up, classes).sum())
+
+
+def fit_chunk_codes(
+    targets: Sequence[Target],
+    budgets: Sequence[int] = CHUNK_BUDGETS,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[str, list[int]]]:
+    """Class frequencies of the index codes of chunks, by coder and budget in bits.
+
+    Args:
+        targets: tiles of all slopes, of which the first chunks are taken.
+    """
+    codes: dict[str, dict[str, list[int]]] = {}
+    for coder, margin in MARGIN_BITS.items():
+        codes[coder] = {}
+        for budget in budgets:
+            parts = [_chunks(t, budget, CODE_CHUNKS // len(targets) + 1) for t in targets]
+            ends = np.cumsum([0, *(len(linear) for linear, _, _ in parts)])
+            starts = np.concatenate(
+                [*(c[:-1] + e for (_, _, c), e in zip(parts, ends, strict=False)), ends[-1:]]
+            )
+            codes[coder][str(budget)] = fit_frequencies(
+                np.concatenate([linear for linear, _, _ in parts]),
+                np.concatenate([quadratic for _, quadratic, _ in parts]),
+                starts,
+                coder=coder,
+                num_candidates=1 << (budget + margin),
+                seeds=range(1, 5),
+            )
+        say(f"index codes of chunks: {coder}")
+    return codes
+
+
+def _chunks(target: Target, budget: int, count: int) -> tuple[NDArray, NDArray, NDArray[np.int64]]:
+    starts = cut(target.rates, 1000 * budget)[: count + 1]
+    return target.linear[: starts[-1]], target.quadratic[: starts[-1]], starts

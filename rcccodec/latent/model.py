@@ -9,9 +9,10 @@ Everything that parsing depends on is an integer here.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from rcccodec.latent.class_code import ClassCode
 from rcccodec.latent.network import CODING, LatentNetwork
 from rcccodec.latent.prior import SlopePrior
 from rcccodec.latent.spec import LatentSpec
-from rcccodec.model_search import LATENT_BUNDLE_VERSION, read_bounded
+from rcccodec.model import number
+from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_bounded
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 26
@@ -33,10 +35,18 @@ _PRIOR_FIELDS = ("centre", "log_scale", "rates_millibits", "left", "up")
 
 
 @dataclass(frozen=True)
+class LatentRung:
+    """A slope, and what it costs on held-out pictures."""
+
+    beta: float
+    rate_bpp: float
+
+
+@dataclass(frozen=True)
 class LatentModel:
     """A loaded model.
 
-    ``priors``: one for each slope. ``chunk_codes``: class frequencies of the index codes of chunks, by coder
+    ``priors``, ``rungs``: one for each slope. ``chunk_codes``: class frequencies of the index codes of chunks, by coder
     and budget in bits.
     """
 
@@ -45,26 +55,48 @@ class LatentModel:
     spec: LatentSpec
     network: LatentNetwork
     priors: tuple[SlopePrior, ...]
-    default_slope: int
+    rungs: tuple[LatentRung, ...]
+    default_rung: int
     default_seed: int
     chunk_codes: dict[str, dict[int, list[int]]]
-
     channels: int = 3
 
 
-def bundle_files(card: dict[str, Any], network: LatentNetwork, tables: dict[str, Tensor], readme: str) -> dict[str, bytes]:
-    """The bundle as file names and contents.
+def stored_network(network: LatentNetwork) -> LatentNetwork:
+    """A copy whose weights for coding are those that a bundle stores (float16 values in float32)."""
+    stored = copy.deepcopy(network)
+    for value in coding_tensors(stored).values():
+        value.copy_(value.to(torch.float16))
+    return stored
+
+
+def assemble(network: LatentNetwork, tables: dict[str, Tensor]) -> LatentModel:
+    """A model that is in no file yet, without index codes of chunks, of tables as `rcccodec.latent.fit` makes them."""
+    spec = replace(network.spec, classes=tables["centre"].shape[1])
+    coding = copy.deepcopy(network)
+    coding.spec = spec
+    coding.drop_classes()
+    slopes = range(len(spec.betas))
+    return LatentModel(
+        "", "0" * 64, spec, coding, tuple(_prior(spec, tables, k) for k in slopes),
+        tuple(LatentRung(beta, 1.0) for beta in spec.betas), 0, 0, {},
+    )  # fmt: skip
+
+
+def bundle_files(card: dict[str, Any], model: LatentModel, tables: dict[str, Tensor]) -> dict[str, bytes]:
+    """The bundle but its card, as file names and contents.
 
     Args:
         card: all of model.json but version, kind, spec and hash.
-        tables: ``_PRIOR_FIELDS``, all slopes of each stacked, as `rcccodec.latent.fit` makes them.
+        model: of ``stored_network`` and these tables.
 
     Raises:
         ModelError: weights that float16 cannot hold.
     """
     from safetensors.torch import save
 
-    tensors = {f"network.{name}": t.to(torch.float16).contiguous() for name, t in coding_tensors(network).items()}
+    coding = coding_tensors(model.network)
+    tensors = {f"network.{name}": t.to(torch.float16).contiguous() for name, t in coding.items()}
     tensors |= {name: tables[name].contiguous() for name in _PRIOR_FIELDS}
     if broken := [n for n, t in tensors.items() if t.is_floating_point() and not torch.isfinite(t).all()]:
         raise ModelError(f"tensor {broken[0]} holds values that float16 cannot")
@@ -74,10 +106,10 @@ def bundle_files(card: dict[str, Any], network: LatentNetwork, tables: dict[str,
         "kind": "latent",
         **card,
         "channels": 3,
-        "spec": network.spec.to_json(),
+        "spec": model.spec.to_json(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {"model.json": json.dumps(full, indent=1).encode(), WEIGHTS: weights, "README.md": readme.encode()}
+    return {"model.json": json.dumps(full, indent=1).encode(), WEIGHTS: weights}
 
 
 def coding_tensors(network: LatentNetwork) -> dict[str, Tensor]:
@@ -105,15 +137,21 @@ def build_model(path: Path, card: dict[str, Any], sha256: str) -> LatentModel:
     spec = LatentSpec.from_json(card["spec"])
     slopes = len(spec.betas)
     return LatentModel(
-        name=path.resolve().name,
+        name=folder_name(path),
         sha256=sha256,
         spec=spec,
         network=_network(spec, tensors),
         priors=tuple(_prior(spec, tensors, k) for k in range(slopes)),
-        default_slope=_whole(card["default_slope"], 0, slopes - 1),
+        rungs=tuple(
+            LatentRung(beta, number(row, "rate_bpp", positive=True))
+            for beta, row in zip(spec.betas, card["held_out"], strict=True)
+        ),
+        default_rung=_whole(card["default_rung"], 0, slopes - 1),
         default_seed=_whole(card["default_seed"], 0, (1 << 64) - 1),
         chunk_codes={
-            str(coder): {_whole(int(bits), 1, 40): [_whole(f, 1, 1 << 16) for f in row] for bits, row in rows.items()}
+            str(coder): {
+                _whole(int(bits), 1, 40): [_whole(f, 1, 1 << 16) for f in row] for bits, row in rows.items()
+            }
             for coder, rows in card["chunk_codes"].items()
         },
     )

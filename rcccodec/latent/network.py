@@ -88,7 +88,9 @@ class LatentNetwork(nn.Module):
                 each = self.divergences(rows, _rows(log_noise[k::slopes]), k)
                 each = each - CLASS_DISCOUNT * self.class_logits[k].log_softmax(0)
                 cheapest, classes = each.min(1)
-                nats.append((-torch.logsumexp(-each, 1) if soft else cheapest).view(len(x) // slopes, -1).sum(1))
+                nats.append(
+                    (-torch.logsumexp(-each, 1) if soft else cheapest).view(len(x) // slopes, -1).sum(1)
+                )
                 if not soft:
                     rows = self._within_reach(rows, classes, k)
                 seen[k::slopes] = rows.view(-1, *mean.shape[2:], mean.shape[1]).permute(0, 3, 1, 2)

@@ -11,16 +11,18 @@ without any other and without a floating-point number.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.container import varint
 from rcccodec.errors import FormatError
-from rcccodec.latent import trellis
+from rcccodec.latent import chunk_codes, chunks, trellis
 from rcccodec.latent.prior import SlopePrior
 
+CHUNK_STREAM = 0  # of common randomness
+LEAST_TILE_BYTES = 2  # measure and a length of 0
 MAX_LENGTH_BYTES = 3  # of a varint here: a tile has at most 256 classes and 2^16 dimensions
 
 
@@ -31,11 +33,13 @@ class Channel:
     Args:
         coder: trellis, pfr, orc or mincost.
         num_candidates: of a chunk; 2^L states of a trellis.
+        codes: the model's index codes of chunks for this coder.
     """
 
     coder: str
     num_candidates: int
     seed: int
+    codes: chunk_codes.Fitted = field(default_factory=dict)
 
     @property
     def log2_states(self) -> int:
@@ -69,7 +73,9 @@ class Reader:
         """
         end = self._position + size
         if end > len(self._data):
-            raise FormatError(f"truncated payload: {size} bytes wanted, {len(self._data) - self._position} left")
+            raise FormatError(
+                f"truncated payload: {size} bytes wanted, {len(self._data) - self._position} left"
+            )
         self._position = end
         return self._data[end - size : end]
 
@@ -96,13 +102,38 @@ def rates_of(prior: SlopePrior, classes: NDArray[np.int64]) -> NDArray[np.int64]
     return prior.rates_millibits[classes.reshape(-1)]
 
 
+def sent_rates(prior: SlopePrior, classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Expected rates of what is sent of a tile, in order, int64 (n,)."""
+    rates = rates_of(prior, classes)
+    return rates[rates > 0]
+
+
+def chunks_of(rates: NDArray[np.int64], measure: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the chunks of dimensions of these rates start, with their number at the end, and the bits of each."""
+    starts = chunks.cut(rates, 250 * measure)
+    return starts, chunk_codes.chunk_bits(rates, starts)
+
+
+def tile_values(prior: SlopePrior, channel: Channel, tile: Tile) -> NDArray[np.float32]:
+    """The standard normals (n,) of what is sent of a tile, in order."""
+    rates = sent_rates(prior, tile.classes)
+    if channel.coder == "trellis":
+        when = trellis.schedule(rates, tile.measure)
+        return trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
+    starts, _ = chunks_of(rates, tile.measure)
+    return chunks.values(tile.symbols, starts, seed=channel.seed, stream=CHUNK_STREAM)
+
+
 def write_tile(prior: SlopePrior, channel: Channel, tile: Tile) -> tuple[bytes, int, int]:
     """The bytes of a tile; and how many of them are classes and dimensions, without lengths."""
     classes = prior.code.encode(tile.classes)
     if channel.coder == "trellis":
         body = np.packbits(tile.symbols.astype(np.uint8)).tobytes()
         return bytes([tile.measure]) + varint(len(classes)) + classes + body, len(classes), len(body)
-    raise NotImplementedError
+    starts, bits = chunks_of(sent_rates(prior, tile.classes), tile.measure)
+    body = chunk_codes.encode_indices(tile.symbols, bits, channel.codes, channel.num_candidates)
+    head = bytes([tile.measure]) + varint(len(classes)) + classes
+    return head + varint(len(body)) + body, len(classes), len(body)
 
 
 def read_tile(prior: SlopePrior, channel: Channel, reader: Reader, height: int, width: int) -> Tile:
@@ -115,12 +146,15 @@ def read_tile(prior: SlopePrior, channel: Channel, reader: Reader, height: int, 
     if measure == 0:
         raise FormatError("corrupt payload: a tile of measure 0")
     classes = prior.code.decode(reader.take(reader.length()), height, width)
-    rates = rates_of(prior, classes)
-    sent = rates[rates > 0]
+    sent = sent_rates(prior, classes)
     if channel.coder == "trellis":
         num_bits = trellis.schedule(sent, measure).num_bits
         bits = np.unpackbits(np.frombuffer(reader.take(-(-num_bits // 8)), np.uint8))
         if bits[num_bits:].any():
             raise FormatError("corrupt payload: bits after the end of a tile")
         return Tile(measure, classes, bits[:num_bits])
-    raise NotImplementedError
+    _, bits = chunks_of(sent, measure)
+    body = reader.take(reader.length())
+    return Tile(
+        measure, classes, chunk_codes.decode_indices(body, bits, channel.codes, channel.num_candidates)
+    )

@@ -36,7 +36,11 @@ class SlopePrior:
         """ln of the totals (K + 1, K + 1), and log-odds of left and up (K + 1, K): float32."""
         units = math.log(2) / UNITS_A_BIT
         totals = torch.from_numpy((math.log(2) * self.code.log2_totals).astype(np.float32))
-        return totals, units * torch.from_numpy(self.code.left).float(), units * torch.from_numpy(self.code.up).float()
+        return (
+            totals,
+            units * torch.from_numpy(self.code.left).float(),
+            units * torch.from_numpy(self.code.up).float(),
+        )
 
     def choose_classes(self, mean: Tensor, log_noise: Tensor, height: int, width: int) -> NDArray[np.int64]:
         """The cheapest classes (height, width) of a tile whose rows (P, M) are its positions, row by row.

@@ -23,12 +23,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rcccodec.container import MAX_LOG2_STATES
 from rcccodec.randomness import philox4x32, standard_normals
 
 GAIN_ONE = 64  # of ``schedule``: the expected rates as they are
 MILLIBITS = 1000
 SLOTS = 64  # normals of a state; further dimensions read at the same time take them again, with other signs
-MAX_LOG2_STATES = 20
 TRELLIS_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
 SIGNS_A_COUNTER = 128
 _WINDOW = 40  # times L: bits after which all survivors have merged, for certain enough
@@ -124,7 +124,9 @@ class _Steps:
     coefficients: Tensor
 
     @staticmethod
-    def of(linear: NDArray[np.float32], quadratic: NDArray[np.float32], when: Schedule, slots: int, seed: int) -> _Steps:
+    def of(
+        linear: NDArray[np.float32], quadratic: NDArray[np.float32], when: Schedule, slots: int, seed: int
+    ) -> _Steps:
         table = np.zeros((when.num_bits, 2 * slots), np.float32)
         step = when.places - 1
         np.add.at(table, (step, when.slots), linear * _signs(len(linear), seed))
@@ -149,7 +151,9 @@ def _viterbi(
     settled = 0  # bits before it are decided
     for start in range(0, longest, block):
         stop = min(start + block, longest)
-        rows = torch.stack([_padded(tile.coefficients, start - b, stop - b) for tile, b in zip(tiles, begins, strict=True)])
+        rows = torch.stack(
+            [_padded(tile.coefficients, start - b, stop - b) for tile, b in zip(tiles, begins, strict=True)]
+        )
         scores = (rows.transpose(0, 1).to(device) @ labels).view(stop - start, count, half, 2)
         for t in range(start, stop):
             if t in begins:

@@ -52,7 +52,9 @@ def analyse(network: LatentNetwork, x: Tensor, slope: int) -> tuple[Tensor, Tens
 
 
 @torch.inference_mode()
-def synthesise(network: LatentNetwork, y: Tensor, slope: int, size: tuple[int, int], at: tuple[int, int] = (0, 0)) -> Tensor:
+def synthesise(
+    network: LatentNetwork, y: Tensor, slope: int, size: tuple[int, int], at: tuple[int, int] = (0, 0)
+) -> Tensor:
     """Pixels uint8 (height, width, 3) of latents y (M, rows, columns), from the pixel ``at`` (top, left) on.
 
     Latents of a region may be had without the others, if MARGIN positions around it are there.
