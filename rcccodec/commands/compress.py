@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     "-e",
     "--effort",
     type=click.IntRange(1, 9),
-    help="How long to search, for models of latents such as photo: each level takes up to four times as long as "
+    help="How long to search, for models of latents such as photo: a level takes up to four times as long as "
     "the one before, and decodes as fast. [5]",
 )
 @click.option(

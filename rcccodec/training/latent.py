@@ -1,4 +1,4 @@
-"""``rcc train --arch latent``: photographs -> transforms and classes -> tables -> held-out figures -> bundle."""
+"""``rcc train --arch latent``: photographs -> networks -> tables -> held-out figures -> bundle."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def write_card(card: dict[str, Any], sha256: str, model: LatentModel) -> str:
         f"# {card['name']}",
         "",
         "A learned Gaussian channel for photographs of any size, all slopes in one network: CompressAI's",
-        "transforms of bmshj2018-factorized, Gaussian noise instead of a quantiser, a class for every 16x16 pixels.",
+        "transforms of bmshj2018-factorized, noise instead of a quantiser, a class for every 16x16 pixels.",
         "",
         f"- data: `{card['source']}`, training split; figures below are from the test split",
         f"- command: `{card['command']}`",
