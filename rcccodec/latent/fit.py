@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rcccodec.latent.class_code import MOST_UNITS, UNITS_A_BIT, ClassCode
@@ -41,9 +42,28 @@ def _fit_slope(network: LatentNetwork, x: Tensor, slope: int, say: Callable[[str
     rows = [(m.reshape(-1, m.shape[2]), s.reshape(-1, s.shape[2])) for m, s in latents]
     centre = network.class_centre[slope].to(torch.float16)
     log_scale = network.class_log_scale[slope].to(torch.float16)
-    exact = centre.float(), log_scale.float()
-    logits = network.class_logits[slope].log_softmax(0) / math.log(2) * UNITS_A_BIT / 2
-    start = _table(logits.repeat(len(logits) + 1, 1))
+    exact, logits = (centre.float(), log_scale.float()), network.class_logits[slope]
+    prior, classes = fit_prior(rows, height, width, exact, logits)
+    rates = torch.from_numpy(prior.rates_millibits.astype(np.int32))
+    bits = float(rates.sum(1)[torch.from_numpy(classes)].double().mean()) / 1000
+    used, sent = len(np.unique(classes)), int((rates > 0).any(0).sum())
+    say(f"slope {slope}: {bits:.1f} bits a position, {used} classes, {sent} channels sent")
+    left, up = torch.from_numpy(prior.code.left), torch.from_numpy(prior.code.up)
+    return {"centre": centre, "log_scale": log_scale, "rates_millibits": rates, "left": left, "up": up}
+
+
+def fit_prior(
+    rows: list[tuple[Tensor, Tensor]], height: int, width: int, exact: tuple[Tensor, Tensor], logits: Tensor
+) -> tuple[SlopePrior, NDArray[np.int64]]:
+    """The integer tables of given classes, and which of them every position takes, (crops, height, width).
+
+    Args:
+        rows: mean and log noise of each crop, float32 (height * width, M), position by position.
+        exact: centres and log scales (K, M) as coding uses them.
+        logits: (K,) of the classes, where their code starts.
+    """
+    units = logits.log_softmax(0) / math.log(2) * UNITS_A_BIT / 2
+    start = _table(units.repeat(len(units) + 1, 1))
     classes = [divergences(m, s, *exact).argmin(1).view(height, width).numpy() for m, s in rows]
     rates, code = _rates(rows, classes, exact, None), ClassCode(start.numpy(), start.numpy())
     for _ in range(ROUNDS):
@@ -52,10 +72,7 @@ def _fit_slope(network: LatentNetwork, x: Tensor, slope: int, say: Callable[[str
         prior = SlopePrior(exact[0], exact[1].exp(), rates.long().numpy(), code)
         classes = [prior.choose_classes(m, s, height, width) for m, s in rows]
         rates = _rates(rows, classes, exact, rates)
-    bits = float(rates.sum(1)[torch.from_numpy(np.stack(classes))].double().mean()) / 1000
-    used = len(np.unique(np.stack(classes)))
-    say(f"slope {slope}: {bits:.1f} bits a position, {used} classes, {int((rates > 0).any(0).sum())} channels sent")
-    return {"centre": centre, "log_scale": log_scale, "rates_millibits": rates, "left": left, "up": up}
+    return SlopePrior(exact[0], exact[1].exp(), rates.long().numpy(), code), np.stack(classes)
 
 
 def _rates(
