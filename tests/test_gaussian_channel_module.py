@@ -1,6 +1,10 @@
 """The Gaussian channel as an entropy model: rates, strings, and a place in CompressAI's networks."""
 
 import math
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +15,7 @@ from rcccodec.baselines.compressai import import_compressai
 from rcccodec.errors import FormatError, ModelError
 from rcccodec.latent.gaussian_channel import GaussianChannel
 
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "compressai_channel.py"
 M, K = 6, 4
 SIZE = (5, 7)
 
@@ -268,3 +273,36 @@ def test_it_takes_the_bottlenecks_place_in_compressai():
     torch.testing.assert_close(x_hat, wanted)
     forward = net(x)
     assert float((x_hat - x).square().mean()) < 1.5 * float((forward["x_hat"] - x).square().mean())
+
+
+def run_example(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", str(EXAMPLE), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_example_trains_both_and_reads_their_strings_back():
+    sizes = [
+        "--steps=4",
+        "--batch=2",
+        "--crops=8",
+        "--width=8",
+        "--latents=6",
+        "--classes=4",
+        "--log2-states=4",
+    ]
+    done = run_example("sample-photos", *sizes)
+    assert done.returncode == 0, done.stderr
+    found = re.findall(
+        r"^(\w+) +strings ([\d.]+) bpp, PSNR ([\d.]+) dB; forward pass ([\d.]+) bpp", done.stdout, re.M
+    )
+    assert [name for name, *_ in found] == ["EntropyBottleneck", "GaussianChannel"]
+    for _, bpp, psnr_db, forward_bpp in found:
+        assert abs(float(bpp) - float(forward_bpp)) < 0.2 * float(forward_bpp) + 0.01
+        assert float(psnr_db) > 2
+
+
+def test_the_example_says_in_a_line_what_is_missing(tmp_path: Path):
+    done = run_example(str(tmp_path / "none"))
+    assert done.returncode == 3
+    assert done.stderr.startswith("compressai_channel: ")
+    assert done.stderr.count("\n") == 1

@@ -51,7 +51,7 @@ class GaussianChannel(nn.Module):
         log2_states: L, 2 to 20, of the trellis when coding; each more doubles the time and saves some rate.
         seed: of the common randomness, below 2^63; it is saved with the weights.
 
-    Its life: ``fit_classes(y)``, training as with any entropy model, ``fit(y)``, ``compress``, ``decompress``.
+    Its life: ``fit_classes(y)``, training as with any other, ``fit(y)``, ``compress``, ``decompress``.
     ``CompressionModel.update`` and ``aux_loss`` pass over it: there is nothing for them to do, nor for an
     auxiliary optimiser. Train on, and ``fit`` is due again; strings of before keep to the weights of before.
     """
@@ -85,7 +85,7 @@ class GaussianChannel(nn.Module):
     def forward(self, y: Tensor, training: bool | None = None) -> tuple[Tensor, Tensor]:
         """What a receiver sees of latents y (n, M, h, w), and ``likelihoods``, shaped so too.
 
-        -sum log2 likelihoods is the rate of the channel in bits: of each element its divergence from the class
+        -sum log2 likelihoods is the rate in bits: of each element its divergence from the position's class
         and an equal share of the class's own code length. It is soft in training only, and unless ``hard``.
         """
         training = self.training if training is None else training
@@ -99,8 +99,8 @@ class GaussianChannel(nn.Module):
     def _nats(self, mean: Tensor, soft: bool) -> Tensor:
         """Rates (positions, M) of rows of y.
 
-        With r = softmax(-cost) held fixed, sum_c r_c (cost_c + ln r_c) is -log sum_c exp(-cost_c) in value and
-        gradient.
+        With r = softmax(-cost) held fixed, sum_c r_c (cost_c + ln r_c) has value and gradient of
+        -log sum_c exp(-cost_c).
         """
         log_noise, centre, log_scale = self.log_noise.expand_as(mean), self.class_centre, self.class_log_scale
         lengths = -self.class_logits.log_softmax(0)
@@ -136,7 +136,7 @@ class GaussianChannel(nn.Module):
     def fit(self, y: Tensor) -> None:
         """Make the integer tables that coding needs, after training, from latents y (n, M, h, w) of pictures.
 
-        Latents of more than 16x16 positions are cut into tiles of 16x16; what is left over at the edges is not
+        Latents of more than 16x16 positions are cut into tiles of 16x16; what is left at the edges is not
         used.
         """
         height, width = (min(TILE, side) for side in y.shape[2:])
