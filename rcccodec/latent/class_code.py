@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import accumulate
 from math import isqrt
 
@@ -53,11 +53,18 @@ class ClassCode:
         """K."""
         return int(self.left.shape[1])
 
-    def lengths_bits(self, left: NDArray[np.int64], up: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Code lengths of every class, (..., K), given neighbours of shape (...), K for none."""
-        scores = (self.left[left].astype(np.int32) + self.up[up]) / UNITS_A_BIT
-        top = scores.max(-1, keepdims=True)
-        return np.asarray(top + np.log2(np.exp2(scores - top).sum(-1, keepdims=True)) - scores)
+    @cached_property
+    def log2_totals(self) -> NDArray[np.float64]:
+        """log2 of the sum of 2^(log-odds) over the classes, (K + 1, K + 1), by neighbours on the left and above."""
+        left, up = (np.exp2(table / UNITS_A_BIT) for table in (self.left, self.up))
+        return np.asarray(np.log2(left @ up.T))
+
+    def lengths_bits_of(
+        self, left: NDArray[np.int64], up: NDArray[np.int64], classes: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Ideal code lengths of classes given their neighbours, K for none; all of one shape."""
+        units = self.left[left, classes].astype(np.int32) + self.up[up, classes]
+        return np.asarray(self.log2_totals[left, up] - units / UNITS_A_BIT)
 
     def encode(self, classes: NDArray[np.int64]) -> bytes:
         """The shortest bytes of a tile's classes (h, w)."""
@@ -97,6 +104,13 @@ class ClassCode:
             frequencies = [_frequency(int(u), powers) for u in units.max() - units]
             self._rows[key] = frequencies, [0, *accumulate(frequencies)]
         return self._rows[key]
+
+
+def neighbours(classes: NDArray[np.int64], none: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The classes on the left of and above each of tiles (..., h, w), ``none`` where there is none."""
+    left, up = np.full_like(classes, none), np.full_like(classes, none)
+    left[..., :, 1:], up[..., 1:, :] = classes[..., :, :-1], classes[..., :-1, :]
+    return left, up
 
 
 def _frequency(units: int, powers: tuple[int, ...]) -> int:

@@ -68,15 +68,15 @@ def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Lat
     return Latents(slope, mean, log_noise, classes)
 
 
-def expected_bytes(model: LatentModel, latents: Latents, channel: Channel) -> int:
+def trellis_bytes(model: LatentModel, latents: Latents, gain: float) -> int:
     """Bytes that a picture takes in a trellis, known before the search."""
     prior = model.priors[latents.slope]
     total = 0
-    for classes in latents.classes:
-        rates = rates_of(prior, classes)
-        bits = trellis.schedule(rates[rates > 0], channel.measure).num_bits
+    for place, classes in zip(tiles_of(*latents.mean.shape[1:]), latents.classes, strict=True):
+        target = make_target(prior, latents, place, classes, gain)
+        bits = trellis.schedule(target.rates, target.measure).num_bits
         size = len(prior.code.encode(classes))
-        total += size + (1 if size < 128 else 2) + -(-bits // 8)
+        total += 1 + size + (1 if size < 128 else 2) + -(-bits // 8)
     return total
 
 
@@ -85,10 +85,16 @@ def encode_picture(
     latents: Latents,
     channel: Channel,
     *,
+    gain: float = 1.0,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Coded:
-    """Search and write all tiles of a picture. ``progress`` is told (bits done, bits in all)."""
+    """Search and write all tiles of a picture.
+
+    Args:
+        gain: of a trellis, bits to spend for each bit of divergence.
+        progress: told (bits done, bits in all).
+    """
     prior = model.priors[latents.slope]
     places = tiles_of(*latents.mean.shape[1:])
     y = torch.empty_like(latents.mean)
@@ -96,7 +102,7 @@ def encode_picture(
     done, total = 0, max(1, sum(int(rates_of(prior, c).sum()) for c in latents.classes) // 1000)
     for first in range(0, len(places), TILES_AT_ONCE):
         some = range(first, min(first + TILES_AT_ONCE, len(places)))
-        targets = [_target(prior, latents, places[t], latents.classes[t]) for t in some]
+        targets = [make_target(prior, latents, places[t], latents.classes[t], gain) for t in some]
 
         def tell(bits: int) -> None:
             nonlocal done
@@ -106,7 +112,7 @@ def encode_picture(
 
         symbols = search(targets, channel, device, tell)
         for t, target, found in zip(some, targets, symbols, strict=True):
-            tile = Tile(latents.classes[t], found)
+            tile = Tile(target.measure, latents.classes[t], found)
             written, of_classes, of_dimensions = write_tile(prior, channel, tile)
             data += written
             class_bytes, dimension_bytes = class_bytes + of_classes, dimension_bytes + of_dimensions
@@ -120,16 +126,20 @@ def encode_picture(
 class Target:
     """What to search for in a tile: -ln q/p = quadratic z^2 + linear z of its dimensions that are sent, in order.
 
-    ``rates``: int64 (n,), millibits. ``divergence_nats``: of all channels.
+    ``rates``: int64 (n,), millibits. ``divergence_nats``: of all channels. ``measure``: see `Tile`.
     """
 
     linear: NDArray[np.float32]
     quadratic: NDArray[np.float32]
     rates: NDArray[np.int64]
     divergence_nats: float
+    measure: int
 
 
-def _target(prior: SlopePrior, latents: Latents, place: tuple[int, int, int, int], classes: NDArray[np.int64]) -> Target:
+def make_target(
+    prior: SlopePrior, latents: Latents, place: tuple[int, int, int, int], classes: NDArray[np.int64], gain: float
+) -> Target:
+    """What to search for in the tile at ``place``. A path gets ``gain`` bits for each bit of its divergence."""
     mean, log_noise = _rows(latents.mean, place), _rows(latents.log_noise, place)
     c = torch.from_numpy(classes.reshape(-1))
     centre, scale = prior.centre[c], prior.scale[c]
@@ -139,7 +149,10 @@ def _target(prior: SlopePrior, latents: Latents, place: tuple[int, int, int, int
     linear = -(scale * (mean - centre) * precision)[sent]
     quadratic = 0.5 * (scale.square() * precision - 1)[sent]
     nats = 0.5 * (((mean - centre).square() + (2 * log_noise).exp()) * scale.pow(-2) - 1) - log_noise + scale.log()
-    return Target(linear.numpy(), quadratic.numpy(), rates[rates > 0], float(nats.double().sum()))
+    divergence = float(nats.double().sum())
+    expected = float(rates.sum()) * math.log(2) / 1000
+    measure = round(trellis.GAIN_ONE * gain * divergence / expected) if expected else trellis.GAIN_ONE
+    return Target(linear.numpy(), quadratic.numpy(), rates[rates > 0], divergence, min(max(measure, 1), 255))
 
 
 def search(targets: list[Target], channel: Channel, device: str, tell: Callable[[int], None]) -> list[NDArray]:
@@ -150,7 +163,7 @@ def search(targets: list[Target], channel: Channel, device: str, tell: Callable[
         trellis.search(
             [t.linear for t in targets],
             [t.quadratic for t in targets],
-            [trellis.schedule(t.rates, channel.measure) for t in targets],
+            [trellis.schedule(t.rates, t.measure) for t in targets],
             log2_states=channel.log2_states,
             seed=channel.seed,
             device=device,
@@ -164,7 +177,7 @@ def tile_latents(prior: SlopePrior, channel: Channel, tile: Tile) -> Tensor:
     c = torch.from_numpy(tile.classes.reshape(-1))
     rates = rates_of(prior, tile.classes)
     sent = torch.from_numpy(rates > 0)
-    when = trellis.schedule(rates[rates > 0], channel.measure)
+    when = trellis.schedule(rates[rates > 0], tile.measure)
     z = trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
     y = prior.centre[c]
     y[sent] += prior.scale[c][sent] * torch.from_numpy(z)

@@ -143,10 +143,9 @@ class GaussianChannel(nn.Module):
         tiles = (
             y.detach().float().cpu().unfold(2, height, height).unfold(3, width, width)
         )  # (n, M, a, b, h, w)
-        means = tiles.permute(0, 2, 3, 4, 5, 1).reshape(-1, height * width, self.channels)
-        log_noise = self.log_noise.cpu().expand_as(means[0])
+        mean = tiles.permute(0, 2, 3, 4, 5, 1).reshape(-1, self.channels)
         exact = self.class_centre.cpu(), self.class_log_scale.cpu()
-        prior, _ = fit_prior([(m, log_noise) for m in means], height, width, exact, self.class_logits.cpu())
+        prior, _ = fit_prior((mean, self.log_noise.cpu().expand_as(mean)), (height, width), exact)
         self.rates_millibits.copy_(torch.from_numpy(prior.rates_millibits))
         self.left.copy_(torch.from_numpy(prior.code.left))
         self.up.copy_(torch.from_numpy(prior.code.up))

@@ -1,7 +1,7 @@
 """The bytes of one picture: its tiles in order, each the classes of its positions, then its dimensions.
 
     picture = tile ... tile                   tiles of 16x16 positions, row by row
-    tile    = length of classes (varint) | classes (`class_code`) | dimensions
+    tile    = measure (1 byte) | length of classes (varint) | classes (`class_code`) | dimensions
     dimensions of a trellis: the path's bits, the first highest, zeros to fill the last byte
     dimensions of chunks:    length (varint) | indices (`chunks`)
 
@@ -26,18 +26,15 @@ MAX_LENGTH_BYTES = 3  # of a varint here: a tile has at most 256 classes and 2^1
 
 @dataclass(frozen=True)
 class Channel:
-    """How dimensions are sent: what the file's header and the first byte of a group say.
+    """How dimensions are sent: what the file's header says.
 
     Args:
         coder: trellis, pfr, orc or mincost.
         num_candidates: of a chunk; 2^L states of a trellis.
-        measure: 1..255. Of a trellis, what its expected rates are multiplied with, in 64ths; of chunks, the
-            expected rate of one, in quarters of a bit.
     """
 
     coder: str
     num_candidates: int
-    measure: int
     seed: int
 
     @property
@@ -48,8 +45,13 @@ class Channel:
 
 @dataclass(frozen=True)
 class Tile:
-    """What a file says of a tile: classes (h, w), and bits of a path or indices of chunks."""
+    """What a file says of a tile: classes (h, w), and bits of a path or indices of chunks.
 
+    ``measure``: 1..255. Of a trellis, what the expected rates are multiplied with, in 64ths; of chunks, the
+    expected rate of one, in quarters of a bit.
+    """
+
+    measure: int
     classes: NDArray[np.int64]
     symbols: NDArray[np.int64] | NDArray[np.uint8]
 
@@ -99,7 +101,7 @@ def write_tile(prior: SlopePrior, channel: Channel, tile: Tile) -> tuple[bytes, 
     classes = prior.code.encode(tile.classes)
     if channel.coder == "trellis":
         body = np.packbits(tile.symbols.astype(np.uint8)).tobytes()
-        return varint(len(classes)) + classes + body, len(classes), len(body)
+        return bytes([tile.measure]) + varint(len(classes)) + classes + body, len(classes), len(body)
     raise NotImplementedError
 
 
@@ -109,13 +111,16 @@ def read_tile(prior: SlopePrior, channel: Channel, reader: Reader, height: int, 
     Raises:
         FormatError: bytes that no encoder writes.
     """
+    measure = reader.take(1)[0]
+    if measure == 0:
+        raise FormatError("corrupt payload: a tile of measure 0")
     classes = prior.code.decode(reader.take(reader.length()), height, width)
     rates = rates_of(prior, classes)
     sent = rates[rates > 0]
     if channel.coder == "trellis":
-        num_bits = trellis.schedule(sent, channel.measure).num_bits
+        num_bits = trellis.schedule(sent, measure).num_bits
         bits = np.unpackbits(np.frombuffer(reader.take(-(-num_bits // 8)), np.uint8))
         if bits[num_bits:].any():
             raise FormatError("corrupt payload: bits after the end of a tile")
-        return Tile(classes, bits[:num_bits])
+        return Tile(measure, classes, bits[:num_bits])
     raise NotImplementedError

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.latent.class_code import ClassCode
+from rcccodec.latent.class_code import UNITS_A_BIT, ClassCode
 
 SWEEPS = 3  # of the choice of classes, after which hardly one changes
 
@@ -32,11 +32,11 @@ class SlopePrior:
     code: ClassCode
 
     @cached_property
-    def _lengths_nats(self) -> Tensor:
-        """Code length of every class under every pair of neighbours, float32 (K + 1, K + 1, K)."""
-        each = np.arange(self.code.classes + 1)
-        bits = self.code.lengths_bits(each[:, None], each)
-        return torch.from_numpy((math.log(2) * bits).astype(np.float32))
+    def _code_nats(self) -> tuple[Tensor, Tensor, Tensor]:
+        """ln of the totals (K + 1, K + 1), and log-odds of left and up (K + 1, K): float32."""
+        units = math.log(2) / UNITS_A_BIT
+        totals = torch.from_numpy((math.log(2) * self.code.log2_totals).astype(np.float32))
+        return totals, units * torch.from_numpy(self.code.left).float(), units * torch.from_numpy(self.code.up).float()
 
     def choose_classes(self, mean: Tensor, log_noise: Tensor, height: int, width: int) -> NDArray[np.int64]:
         """The cheapest classes (height, width) of a tile whose rows (P, M) are its positions, row by row.
@@ -60,15 +60,15 @@ class SlopePrior:
     def _context_nats(self, classes: Tensor) -> Tensor:
         """What choosing each class costs at every position given all the others, (h, w, K)."""
         none = self.code.classes
-        lengths = self._lengths_nats
+        totals, left_odds, up_odds = self._code_nats
         around = torch.nn.functional.pad(classes, (1, 1, 1, 1), value=none)
         left, up = around[1:-1, :-2], around[:-2, 1:-1]
-        cost = lengths[left, up]
-        right, up_of_right = around[1:-1, 2:], around[:-2, 2:]
-        every = torch.arange(none)
-        cost[:, :-1] += lengths[every, up_of_right[:, :-1, None], right[:, :-1, None]]
-        below, left_of_below = around[2:, 1:-1], around[2:, :-2]
-        cost[:-1] += lengths[left_of_below[:-1, :, None], every, below[:-1, :, None]]
+        cost = totals[left, up][..., None] - left_odds[left] - up_odds[up]
+        # the neighbours on the right and below have this class for their left and upper one
+        right, up_of_right = around[1:-1, 2:][:, :-1], around[:-2, 2:][:, :-1]
+        cost[:, :-1] += totals.T[up_of_right][..., :none] - left_odds.T[right][..., :none]
+        below, left_of_below = around[2:, 1:-1][:-1], around[2:, :-2][:-1]
+        cost[:-1] += totals[left_of_below][..., :none] - up_odds.T[below][..., :none]
         return cost
 
 
