@@ -32,7 +32,7 @@ from rcccodec.latent.windows import LATENT_STRIDE, TILE, grid_of, tiles_of
 from rcccodec.layout import group_images
 
 DEFAULT_CODER, DEFAULT_EFFORT = "trellis", 5
-TRELLIS_EFFORT = (6, 8, 10, 11, 12, 13, 14, 15, 17)  # L of efforts 1 to 9
+TRELLIS_EFFORT = (8, 9, 10, 11, 12, 13, 14, 15, 16)  # L of efforts 1 to 9
 CHUNK_EFFORT = (8, 10, 12, 13, 14, 16, 17, 18, 20)  # log2 N
 MOST_LOG2_CHUNKS = 24
 LEAST_GAIN, MOST_GAIN = 0.5, 1.6
