@@ -55,8 +55,8 @@ if TYPE_CHECKING:
     from rcccodec.proposals.generator import Generator
 
 __all__ = [
-    "AnyModel", "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models", "load_model", "load_one_shot",
-    "model_path", "read_card", "read_weights", "rounded",
+    "AnyModel", "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models",
+    "load_model", "load_one_shot", "model_path", "read_card", "read_weights", "rounded",
 ]  # fmt: skip
 
 AnyModel: TypeAlias = "Model | LatentModel"

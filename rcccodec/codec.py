@@ -71,13 +71,16 @@ def compress(
         images: uint8 (h, w) or (h, w, 3), or a sequence of them; sides 1 to 65535.
         model: name, path or loaded model.
         rung: step of the model's ladder; None is its default.
-        coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope, inexact); of
+        coder: "pfr", "orc" (exact channel simulation) or "mincost" (fewest bits at the same slope,
+        inexact); of
             models of latents also "trellis", likewise the best of all candidates, over whole tiles. None:
             "trellis" if the model has it, else "mincost".
         effort: 1 to 9, of models of latents only: how many candidates, unless ``num_candidates`` says it.
-        index_code, joint: not of models of latents. index_code: "zipf", "fitted" or "prior"; None: the prior if there is one, else "fitted". What blocks
+        index_code, joint: not of models of latents. index_code: "zipf", "fitted" or "prior"; None: the
+        prior if there is one, else "fitted". What blocks
             share has codes of its own in models that were fitted with them (`rcccodec.settings`).
-        num_candidates: N, 1 to 2^24; None is the model's default. Of latents a power of two: of a chunk, 2^6 to
+        num_candidates: N, 1 to 2^24; None is the model's default. Of latents a power of two: of a chunk,
+        2^6 to
             2^24, or states of a trellis, to 2^20.
         seed: common randomness, unsigned 64-bit; None is the model's default.
         joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless
@@ -162,7 +165,8 @@ def compress_latents(
     """Compress through a model of latents; ``progress`` is told (done, total) bits.
 
     Args:
-        target_bits, target_psnr_db: at most one, and then no ``rung``: whole file, at most; quality, at least.
+        target_bits, target_psnr_db: at most one, and then no ``rung``: whole file, at most; quality, at
+        least.
         others: as in `compress`.
 
     Raises:
@@ -194,7 +198,8 @@ def decompress(
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
         max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
-        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents no more is made
+        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents no more is
+        made
             than it needs.
 
     Returns:
@@ -202,7 +207,8 @@ def decompress(
 
     Raises:
         FormatError: damaged, truncated or foreign data. LimitError: more pixels than ``max_pixels``, said
-        before anything is allocated for them; a region outside the image. ModelError: the model is missing or another one.
+        before anything is allocated for them; a region outside the image. ModelError: the model is missing
+        or another one.
 
     Invariants: once the model is loaded, the work does not depend on N; no memory is taken for a size that
     the payload cannot back.

@@ -224,7 +224,7 @@ def _train(
 
 
 def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpoint: Path) -> bool:
-    """Take over the networks of a checkpoint or bundle; whether they are a latent network's, classes and all."""
+    """Take over the networks of a checkpoint or bundle; whether they are those of a latent network."""
     try:
         if checkpoint.is_dir():
             bundle = load_bundle(checkpoint)
@@ -232,7 +232,7 @@ def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpo
         else:
             tensors, values = load_checkpoint(checkpoint)
             state, begun = _under(tensors, "network."), values["plan"]["spec"]
-        kinds = (begun["kind"] if "kind" in begun else "latent", getattr(spec, "kind", "latent"))
+        kinds = (begun.get("kind", "latent"), getattr(spec, "kind", "latent"))
         betas = tuple(begun["betas"])
         if kinds == ("image", "block"):
             state = from_one_shot(spec, state)

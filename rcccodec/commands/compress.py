@@ -56,8 +56,8 @@ if TYPE_CHECKING:
     "-e",
     "--effort",
     type=click.IntRange(1, 9),
-    help="How long to search, for models of latents such as photo: each level takes 1.5 to 4 times as long as the "
-    "one before, and decodes as fast. [5]",
+    help="How long to search, for models of latents such as photo: a level takes up to four times as long as "
+    "the one before, and decodes as fast. [5]",
 )
 @click.option(
     "--coder",
@@ -262,10 +262,12 @@ def _latent_summary(encoded: "Encoded", model_name: str, output: str) -> str:
     return "\n".join(
         [
             _first_line(encoded, output),
-            f"  file       latents {per_cent[0]:.1f} %, classes {per_cent[1]:.1f} %, all else {per_cent[2]:.1f} %",
+            f"  file       latents {per_cent[0]:.1f} %, classes {per_cent[1]:.1f} %, "
+            f"all else {per_cent[2]:.1f} %",
             f"  model      {model_name}, rung {report.rung}, beta {report.beta:g}, "
             f"divergence {report.divergence_bits / report.positions:.1f} bits for each 16x16 pixels",
-            f"  coder      {report.coder}, 2^{report.log2_num_candidates:g} {searched}, {report.encode_s:.1f} s",
+            f"  coder      {report.coder}, 2^{report.log2_num_candidates:g} {searched}, "
+            f"{report.encode_s:.1f} s",
         ]
     )
 

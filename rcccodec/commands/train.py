@@ -74,8 +74,8 @@ def _whole_numbers(_context: click.Context, _option: click.Parameter, text: str 
     "lambdas",
     callback=slopes_option,
     metavar="L[,L...]",
-    help="Of --arch latent: weights of 255^2 times the mean squared error against bits a pixel, as CompressAI's. "
-    "[0.00053,0.0015,0.004,0.0107,0.028,0.073]",
+    help="Of --arch latent: weights of 255^2 times the mean squared error against bits a pixel, as in "
+    "CompressAI. [0.00053,0.0015,0.004,0.0107,0.028,0.073]",
 )
 @click.option(
     "--beta",

@@ -8,8 +8,8 @@ from click.core import ParameterSource
 from rcccodec.commands import console
 
 TAKEN = (
-    "source", "output", "data_root", "arch", "lambdas", "betas", "steps", "bfloat16", "minutes", "latent_dim", "width",
-    "start_from", "device", "resume", "seed", "threads", "quiet",
+    "source", "output", "data_root", "arch", "lambdas", "betas", "steps", "bfloat16", "minutes", "latent_dim",
+    "width", "start_from", "device", "resume", "seed", "threads", "quiet",
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class ClassCode:
 
     @cached_property
     def log2_totals(self) -> NDArray[np.float64]:
-        """log2 of the sum of 2^(log-odds) over the classes, (K + 1, K + 1), by neighbours on the left and above."""
+        """log2 of the sum of 2^(log-odds), (K + 1, K + 1), by neighbours on the left and above."""
         left, up = (np.exp2(table / UNITS_A_BIT) for table in (self.left, self.up))
         return np.asarray(np.log2(left @ up.T))
 

@@ -57,7 +57,8 @@ class Latents:
 class Coded:
     """A picture's part of a payload, and where its bits go.
 
-    ``y``: latents that a decoder makes of it, float32 (M, rows, columns). ``divergence_bits``: of the posterior from the
+    ``y``: latents that a decoder makes of it, float32 (M, rows, columns). ``divergence_bits``: of the
+    posterior from the
     priors that were chosen, what the channel costs at the least. ``expected_bits``: the tables' idea of it.
     """
 
@@ -136,7 +137,7 @@ def encode_picture(
 
 @dataclass(frozen=True)
 class Target:
-    """What to search for in a tile: -ln q/p = quadratic z^2 + linear z of its dimensions that are sent, in order.
+    """What to search for: -ln q/p = quadratic z^2 + linear z of a tile's dimensions that are sent, in order.
 
     ``rates``: int64 (n,), millibits. ``divergence_nats``: of all channels. ``measure``: see `Tile`.
     """
@@ -156,7 +157,7 @@ def make_target(
     channel: Channel,
     gain: float,
 ) -> Target:
-    """What to search for in the tile at ``place``. A path gets ``gain`` bits for each bit of its divergence."""
+    """What to search for in the tile at ``place``; a path gets ``gain`` bits a bit of divergence."""
     mean, log_noise = _rows(latents.mean, place), _rows(latents.log_noise, place)
     c = torch.from_numpy(classes.reshape(-1))
     centre, scale = prior.centre[c], prior.scale[c]
@@ -247,7 +248,8 @@ def read_latents(
 ) -> Tensor:
     """The latents (M, rows, columns) of the next picture of a payload, of ``size`` (height, width) in pixels.
 
-    With a ``region`` (top, left, height, width), in pixels, tiles that its pixels do not depend on are read but not made: zeros.
+    With a ``region`` (top, left, height, width), in pixels, tiles that its pixels do not depend on are read
+    but not made: zeros.
 
     Raises:
         FormatError: the payload is damaged.

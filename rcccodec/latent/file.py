@@ -1,4 +1,4 @@
-"""Images to the payloads of a ``.rcc`` file of version 3 and back, at a slope, a rate or a quality that was asked for."""
+"""Images to ``.rcc`` files of version 3 and back, at a slope, a rate or a quality that was asked for."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Region = tuple[int, int, int, int]  # top, left, height, width
 
 @dataclass(frozen=True)
 class LatentSettings:
-    """How a file is made: a loaded model, the number of its slope, a channel; ``gain`` bits a bit of divergence."""
+    """How a file is made: model, number of its slope, channel; ``gain`` bits a bit of divergence."""
 
     model: LatentModel
     slope: int
@@ -177,7 +177,7 @@ def compress_to_psnr(
     device: str = "cpu",
     progress: Callable[[], Progress | None] = lambda: None,
 ) -> LatentFile:
-    """About the smallest file that reaches ``target_db``: the lowest slope that can, at the least gain that does.
+    """About the smallest file that reaches ``target_db``: the lowest slope that can, at the least gain.
 
     Raises:
         LimitError: the best slope does not reach it.

@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.latent.class_code import MOST_UNITS, UNITS_A_BIT, ClassCode, neighbours
 from rcccodec.latent.chunk_codes import fit_frequencies
 from rcccodec.latent.chunks import MARGIN_BITS, cut
+from rcccodec.latent.class_code import MOST_UNITS, UNITS_A_BIT, ClassCode, neighbours
 from rcccodec.latent.codec import Target
 from rcccodec.latent.network import CLASS_DISCOUNT, LatentNetwork
 from rcccodec.latent.prior import SlopePrior, divergences
@@ -41,8 +41,8 @@ def fit_tables(
     """Fit the tables on square pictures of one tile each, x uint8 (n, 256, 256, 3).
 
     Returns:
-        ``centre``, ``log_scale`` float16 (slopes, K, M); ``rates_millibits`` int32 (slopes, K, M); ``left``, ``up``
-        int16 (slopes, K + 1, K).
+        ``centre``, ``log_scale`` float16 (slopes, K, M); ``rates_millibits`` int32 (slopes, K, M);
+        ``left``, ``up`` int16 (slopes, K + 1, K).
     """
     each = [_fit_slope(network, x, k, classes, say) for k in range(len(network.spec.betas))]
     return {name: torch.stack([tables[name] for tables in each]) for name in each[0]}
@@ -77,7 +77,8 @@ def _fit_slope(
     bits = float(rates.sum(1)[chosen].double().mean()) / 1000
     lengths = float(np.mean([8 * len(code.encode(grid)) for grid in grids[:32]])) / side**2
     say(
-        f"slope {slope}: {bits:.1f} bits a position and {lengths:.2f} for its class, of {len(chosen.unique())}; "
+        f"slope {slope}: {bits:.1f} bits a position and {lengths:.2f} for its class, "
+        f"of {len(chosen.unique())}; "
         f"{int((rates > 0).any(0).sum())} channels sent"
     )
     tables = {"centre": centre, "log_scale": log_scale, "rates_millibits": rates}
@@ -85,7 +86,7 @@ def _fit_slope(
 
 
 def _em(network: LatentNetwork, rows: Rows, slope: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Hard EM from the network's classes, doubled up to ``classes``: centres, log scales (K, M), classes (positions,)."""
+    """Hard EM from the network's classes, doubled: centres, log scales (K, M), classes (positions,)."""
     mean, log_noise = rows
     square = mean.square() + (2 * log_noise).exp()
     centre, log_scale = network.class_centre[slope], network.class_log_scale[slope]
@@ -143,8 +144,8 @@ def _rates(rows: Rows, chosen: Tensor, exact: tuple[Tensor, Tensor], before: Ten
 def fit_class_code(classes: NDArray[np.int64], count: int) -> ClassCode:
     """A code of ``count`` classes for tiles (n, h, w) of them.
 
-    p(c | l, u) ~ p(c) [p(c | l) p(c | u) / p(c)^2]^share, conditionals leaning on p(c); how much they lean and the
-    share, which stands for what both neighbours say twice, are those that fit every fifth tile best.
+    p(c | l, u) ~ p(c) [p(c | l) p(c | u) / p(c)^2]^share, conditionals leaning on p(c); how much they lean
+    and the share, which stands for what both neighbours say twice, are those that fit every fifth tile best.
     """
     held_out = np.arange(len(classes)) % 5 == 4
     if held_out.all() or not held_out.any():

@@ -1,8 +1,10 @@
 """A latent model as a bundle: ``model.json``, ``weights.safetensors`` and a card, as other models are.
 
-    model.json            bundle_version 3, kind "latent", sizes, slopes, held-out figures, index codes of chunks,
+    model.json            bundle_version 3, kind "latent", sizes, slopes, held-out figures, index codes of
+    chunks,
                           and the SHA-256 of the weights, which together are the model's identity
-    weights.safetensors   network.<parameter>, centre, log_scale (float16); rates_millibits (int32); left, up (int16)
+    weights.safetensors   network.<parameter>, centre, log_scale (float16); rates_millibits (int32); left,
+    up (int16)
 
 Everything that parsing depends on is an integer here.
 """
@@ -46,8 +48,8 @@ class LatentRung:
 class LatentModel:
     """A loaded model.
 
-    ``priors``, ``rungs``: one for each slope. ``chunk_codes``: class frequencies of the index codes of chunks, by coder
-    and budget in bits.
+    ``priors``, ``rungs``: one for each slope. ``chunk_codes``: class frequencies of the index codes of
+    chunks, by coder and budget in bits.
     """
 
     name: str
@@ -71,7 +73,7 @@ def stored_network(network: LatentNetwork) -> LatentNetwork:
 
 
 def assemble(network: LatentNetwork, tables: dict[str, Tensor]) -> LatentModel:
-    """A model that is in no file yet, without index codes of chunks, of tables as `rcccodec.latent.fit` makes them."""
+    """A model that is in no file yet, without index codes of chunks; tables as in `rcccodec.latent.fit`."""
     spec = replace(network.spec, classes=tables["centre"].shape[1])
     coding = copy.deepcopy(network)
     coding.spec = spec

@@ -4,9 +4,10 @@
                      |
                      +--> class of each position: a Gaussian prior for every channel of y
 
-The rate is that of the channel: the divergence of the posterior from the class's prior, in nats, and the class's
-own code length. Each position (16x16 pixels) takes the class that is cheapest. Gains for each slope and latent
-channel (Cui et al. 2021) stand in for one network a slope.
+The rate is that of the channel: the divergence of the posterior from the class's prior, in nats, and the
+class's
+own code length. Each position (16x16 pixels) takes the class that is cheapest. Gains for each slope and
+latent channel (Cui et al. 2021) stand in for one network a slope.
 """
 
 from __future__ import annotations
@@ -72,9 +73,12 @@ class LatentNetwork(nn.Module):
     def rate_and_distortion(self, x: Tensor, slope: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
         """Rates (nats) and summed squared errors, (n,) each, of crops x (n, 3*h*w) in the order (h, w, c).
 
-        ``slope`` (n,) int64 must be i mod K in row i, K slopes in all. In the mode ``noise`` of ``rounding`` a
-        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class, and what is seen of
-        a mean is at most REACH scales from the class's centre: a search of few bits finds no candidate further out.
+        ``slope`` (n,) int64 must be i mod K in row i, K slopes in all. In the mode ``noise`` of
+        ``rounding`` a
+        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class, and what is
+        seen of
+        a mean is at most REACH scales from the class's centre: a search of few bits finds no candidate
+        further out.
         """
         height, width, _ = self.spec.shape
         pictures = x.view(-1, height, width, 3).permute(0, 3, 1, 2)
@@ -106,7 +110,7 @@ class LatentNetwork(nn.Module):
 
     @torch.no_grad()
     def fit_classes(self, x: Tensor, rounds: int = 6) -> None:
-        """Start the classes: hard EM on the latents of pictures x (n, 3, h, w), begun from bands of energy."""
+        """Start the classes: hard EM on latents of pictures x (n, 3, h, w), begun from bands of energy."""
         for k in range(len(self.spec.betas)):
             batches = [self.analysis(some, torch.full((len(some),), k)) for some in x.split(32)]
             mean = torch.cat([_rows(m) for m, _ in batches])

@@ -5,8 +5,8 @@
     dimensions of a trellis: the path's bits, the first highest, zeros to fill the last byte
     dimensions of chunks:    length (varint) | indices (`chunks`)
 
-How many dimensions there are, and of what rates, follows from the classes; so a tile can be read, or passed over,
-without any other and without a floating-point number.
+How many dimensions there are, and of what rates, follows from the classes; so a tile can be read, or passed
+over, without any other and without a floating-point number.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def sent_rates(prior: SlopePrior, classes: NDArray[np.int64]) -> NDArray[np.int6
 
 
 def chunks_of(rates: NDArray[np.int64], measure: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where the chunks of dimensions of these rates start, with their number at the end, and the bits of each."""
+    """Where chunks of dimensions of these rates start, n at the end; and the bits of each."""
     starts = chunks.cut(rates, 250 * measure)
     return starts, chunk_codes.chunk_bits(rates, starts)
 
@@ -130,7 +130,7 @@ def write_tile(prior: SlopePrior, channel: Channel, tile: Tile) -> tuple[bytes, 
     if channel.coder == "trellis":
         body = np.packbits(tile.symbols.astype(np.uint8)).tobytes()
         return bytes([tile.measure]) + varint(len(classes)) + classes + body, len(classes), len(body)
-    starts, bits = chunks_of(sent_rates(prior, tile.classes), tile.measure)
+    _, bits = chunks_of(sent_rates(prior, tile.classes), tile.measure)
     body = chunk_codes.encode_indices(tile.symbols, bits, channel.codes, channel.num_candidates)
     head = bytes([tile.measure]) + varint(len(classes)) + classes
     return head + varint(len(body)) + body, len(classes), len(body)

@@ -45,7 +45,8 @@ class SlopePrior:
     def choose_classes(self, mean: Tensor, log_noise: Tensor, height: int, width: int) -> NDArray[np.int64]:
         """The cheapest classes (height, width) of a tile whose rows (P, M) are its positions, row by row.
 
-        A class costs its code length, the divergence d of the posterior from it and, since its expected rate r
+        A class costs its code length, the divergence d of the posterior from it and, since its expected
+        rate r
         is spent whatever d is, (d - r)^2 / n: half the second derivative of a Gaussian's n-dimensional D(R),
         in units of its slope. Positions of one colour of a chessboard choose together, then the others.
         """

@@ -31,7 +31,7 @@ class _AtLeast(torch.autograd.Function):
 
 
 class Gdn(nn.Module):
-    """Generalised divisive normalisation: y_i = x_i (beta_i + sum_j gamma_ij x_j^2)^(-1/2); inverse: (...)^(+1/2)."""
+    """Generalised divisive normalisation: x_i (beta_i + sum_j gamma_ij x_j^2)^(-1/2); inverse: ^(1/2)."""
 
     def __init__(self, channels: int, *, inverse: bool = False) -> None:
         super().__init__()

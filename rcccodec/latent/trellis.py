@@ -5,12 +5,15 @@
     z_i       = s_i (-1)^b  normal(state >> 1, slot)   with state the register, b its lowest bit,
               slot the place of i among the dimensions read at the same time, s_i a random sign
 
-Every path is a candidate whose dimensions are standard normal, and paths that part share nothing L bits on. So this
-is a search for the candidate that minimises sum_i (quadratic_i z_i^2 + linear_i z_i), as the search of one chunk is,
-over 2^(thousands of bits) of them in 2^L steps a bit: Viterbi's algorithm (1967) on a shift register, of which
-random trellis codes (Jelinek 1969) and bitshift trellises (QTIP, arXiv 2406.11235) are made. All paths cost the
-same bits, there is no index code and nothing is lost at a chunk's end; like min-cost it picks the best candidate
-and is not an exact channel simulation.
+Every path is a candidate whose dimensions are standard normal, and paths that part share nothing L bits on.
+So this
+is a search for the candidate that minimises sum_i (quadratic_i z_i^2 + linear_i z_i), as the search of one
+chunk is,
+over 2^(thousands of bits) of them in 2^L steps a bit: Viterbi's algorithm (1967) on a shift register, of
+which
+random trellis codes (Jelinek 1969) and bitshift trellises (QTIP, arXiv 2406.11235) are made. All paths cost
+the same bits, there is no index code and nothing is lost at a chunk's end; like min-cost it picks the best
+candidate and is not an exact channel simulation.
 """
 
 from __future__ import annotations
@@ -51,8 +54,8 @@ class Schedule:
 def schedule(rates_millibits: NDArray[np.int64], gain: int = GAIN_ONE) -> Schedule:
     """When to read dimensions of these expected rates, all times gain / 64; integers alone.
 
-    With C_i the cumulated rate through dimension i, in bits: n_i = floor((C_{i-1} + C_i) / 2) + 1, at most the
-    whole, ceil(C_n).
+    With C_i the cumulated rate through dimension i, in bits: n_i = floor((C_{i-1} + C_i) / 2) + 1, at most
+    the whole, ceil(C_n).
 
     Args:
         rates_millibits: int64 (n,), >= 0.

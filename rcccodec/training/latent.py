@@ -1,4 +1,4 @@
-"""``rcc train --arch latent``: photographs -> crops -> transforms and classes -> tables -> held-out figures -> bundle."""
+"""``rcc train --arch latent``: photographs -> networks -> tables -> held-out figures -> bundle."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rcccodec.latent.model import LatentModel, assemble, bundle_files, stored_ne
 from rcccodec.latent.network import LatentNetwork
 from rcccodec.latent.payload import Channel
 from rcccodec.latent.spec import LatentSpec
-from rcccodec.latent.windows import TILE, LATENT_STRIDE, tiles_of
+from rcccodec.latent.windows import LATENT_STRIDE, TILE, tiles_of
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import source_blocks
 from rcccodec.training.plan import channels_of, checkpoint_name
@@ -69,7 +69,8 @@ def make_run(
 ) -> LatentRun:
     """Fill in what was not said; the arguments are options of ``rcc train``.
 
-    ``lambdas`` weigh 255^2 times the mean squared error against bits a pixel, as CompressAI's do; ``betas`` are
+    ``lambdas`` weigh 255^2 times the mean squared error against bits a pixel, as CompressAI's do; ``betas``
+    are
     the same slopes in nats a summed squared error. A run that starts from latents chooses classes at once.
 
     Raises:
@@ -85,8 +86,8 @@ def make_run(
         raise InputError(f"{source}: {error}") from error
     goes_on = start_from is not None and is_latent(start_from)
     plan = NtcPlan(
-        spec, steps or DEFAULT_STEPS, batch_size=1, learning_rate=CONTINUED_RATE if goes_on else LEARNING_RATE,
-        soft_from=0.0 if goes_on else SOFT_UNTIL, hard_from=0.9, bfloat16=bfloat16, seed=seed,
+        spec, steps or DEFAULT_STEPS, batch_size=1, learning_rate=CONTINUED_RATE if goes_on else
+        LEARNING_RATE, soft_from=0.0 if goes_on else SOFT_UNTIL, hard_from=0.9, bfloat16=bfloat16, seed=seed,
         least_rate_weight=1.0 if goes_on else NtcPlan.least_rate_weight,
         start=checkpoint_name(start_from) if start_from else "",
     )  # fmt: skip
@@ -126,8 +127,8 @@ def train_latent(
         raise output_error(output, error) from error
     checkpoint = output / CHECKPOINT
     trained = train(
-        crops, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device, report=report,
-        stop=stop, start_from=run.start_from,
+        crops, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
+        report=report, stop=stop, start_from=run.start_from,
     )  # fmt: skip
     if stop():
         return None
@@ -162,7 +163,7 @@ def train_latent(
 
 
 def measure(model: LatentModel, pictures: Tensor, slope: int) -> dict[str, float]:
-    """Files of single pictures uint8 (n, h, w, 3) at one slope: bits a pixel, quality, each a mean with its standard error."""
+    """Files of single pictures uint8 (n, h, w, 3) at one slope: means, with standard errors."""
     settings = choose_settings(model, slope=slope, effort=HELD_OUT_EFFORT)
     made = [latent_file.compress([x.numpy()], settings).report for x in pictures]
     rates = np.array([r.payload_bits / (256 * r.positions) for r in made])
@@ -185,8 +186,8 @@ def write_card(card: dict[str, Any], sha256: str, model: LatentModel) -> str:
     lines = [
         f"# {card['name']}",
         "",
-        "A learned Gaussian channel for photographs of any size, all slopes in one network: CompressAI's transforms of",
-        "bmshj2018-factorized, Gaussian noise instead of a quantiser, and a class for every 16x16 pixels.",
+        "A learned Gaussian channel for photographs of any size, all slopes in one network: CompressAI's",
+        "transforms of bmshj2018-factorized, noise instead of a quantiser, a class for every 16x16 pixels.",
         "",
         f"- data: `{card['source']}`, training split; figures below are from the test split",
         f"- command: `{card['command']}`",
@@ -195,16 +196,17 @@ def write_card(card: dict[str, Any], sha256: str, model: LatentModel) -> str:
         f"- width {model.spec.width}, {model.spec.latent_dim} latents, {model.spec.classes} classes",
         f"- hash: `{sha256}`",
         "",
-        f"Payloads of {card['held_out_pictures']} pictures of 256x256, coded with `-e {HELD_OUT_EFFORT}` and decoded, means with",
-        "standard errors; the ideal is the divergence and the classes' bits.",
+        f"Payloads of {card['held_out_pictures']} pictures of 256x256, coded with `-e {HELD_OUT_EFFORT}` and",
+        "decoded, means with standard errors; the ideal is the divergence and the classes' bits.",
         "",
         "| rung | beta | lambda | bpp | ideal bpp | PSNR (dB) |",
         "|---|---|---|---|---|---|",
     ]
     for number, row in enumerate(card["held_out"]):
         lines.append(
-            f"| {number} | {row['beta']:.4g} | {row['beta'] / BETA_OF_LAMBDA:.2g} | {row['rate_bpp']:.4f} ± "
-            f"{row['rate_se_bpp']:.4f} | {row['ideal_bpp']:.4f} | {row['psnr_db']:.2f} ± {row['psnr_se_db']:.2f} |"
+            f"| {number} | {row['beta']:.4g} | {row['beta'] / BETA_OF_LAMBDA:.2g} | "
+            f"{row['rate_bpp']:.4f} ± {row['rate_se_bpp']:.4f} | {row['ideal_bpp']:.4f} | "
+            f"{row['psnr_db']:.2f} ± {row['psnr_se_db']:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
