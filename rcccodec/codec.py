@@ -28,7 +28,7 @@ from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
 from rcccodec.joint import split_count, to_addresses, to_indices
 from rcccodec.latent import file as latent_file
-from rcccodec.latent.file import Region
+from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.report import LatentReport
 from rcccodec.layout import Layout, group_images
@@ -181,7 +181,7 @@ def compress_latents(
     if target_bits is not None:
         made = latent_file.compress_to_bits(sources, settings, target_bits, device=device, progress=progress)
     elif target_psnr_db is not None:
-        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, device=device)
+        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, device=device, progress=progress)
     else:
         made = latent_file.compress(sources, settings, device=device, progress=progress)
     return Encoded(made.data, made.images, made.report, notes)
@@ -235,6 +235,37 @@ def decompress(
         top, left, height, width = region
         images = [x[top : top + height, left : left + width] for x in images]
     return images
+
+
+def decompress_prefix(
+    data: bytes,
+    model: str | AnyModel | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    region: Region | None = None,
+) -> Prefix:
+    """Give back what the start of a file still holds: of one image, through a model of latents.
+
+    No checksum is verified: of a damaged file, the tiles up to the first that cannot be read, right or wrong.
+
+    Args:
+        as in `decompress`; ``data`` may be cut short anywhere.
+
+    Raises:
+        FormatError: not one tile is whole, or not such a file. LimitError: several images, a file without
+        tiles, more pixels than ``max_pixels``, a region outside. ModelError: as `decompress`.
+    """
+    header, group = container.unpack_prefix(data)
+    if not header.latent:
+        raise LimitError("a part of a file of shared candidates: only models of latents write tiles")
+    if (pixels := group.width * group.height) > max_pixels:
+        raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
+    if model is None:
+        model = load_model(find_model(header.model_id))
+    model = load_model(model) if isinstance(model, str) else model
+    if not isinstance(model, LatentModel):
+        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+    return latent_file.decompress_prefix(header, group, model, region)
 
 
 def _decompress_one_shot(
