@@ -31,6 +31,7 @@ from rcccodec.latent import file as latent_file
 from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.report import LatentReport
+from rcccodec.latent.samples import draw_tiles
 from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
@@ -295,12 +296,19 @@ def _decompress_one_shot(
     return images
 
 
-def draw_samples(model: Model, rung: int | None, count: int, seed: int | None) -> list[np.ndarray]:
-    """Draw tiles from Q_Y (NERD-RCC fig. 4): the first candidates of every stage, added up.
+def draw_samples(model: AnyModel, rung: int | None, count: int, seed: int | None) -> list[np.ndarray]:
+    """Draw tiles from Q_Y (NERD-RCC fig. 4): the first candidates of every stage, added up; of latents see
+    `rcccodec.latent.samples`.
 
     Returns:
         ``count`` uint8 images (h, w) or (h, w, 3) of one tile of the rung each.
+
+    Raises:
+        LimitError: no such rung or seed.
     """
+    if isinstance(model, LatentModel):
+        latent = latent_file.choose_settings(model, slope=rung, seed=seed)
+        return draw_tiles(model, latent.slope, count, latent.channel.seed)
     settings = choose_settings(model, rung=rung, seed=seed)
     layout = Layout(count, *settings.tile, model.channels == 3, settings.tile)
     stages = settings.step.stages
