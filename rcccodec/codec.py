@@ -182,7 +182,9 @@ def compress_latents(
     if target_bits is not None:
         made = latent_file.compress_to_bits(sources, settings, target_bits, device=device, progress=progress)
     elif target_psnr_db is not None:
-        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, device=device, progress=progress)
+        made = latent_file.compress_to_psnr(
+            sources, settings, target_psnr_db, device=device, progress=progress
+        )
     else:
         made = latent_file.compress(sources, settings, device=device, progress=progress)
     return Encoded(made.data, made.images, made.report, notes)
@@ -377,10 +379,22 @@ def _small(sources: list[np.ndarray], tile: tuple[int, int]) -> list[str]:
 def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[list[np.ndarray], list[str]]:
     """Checked images as the model sees them (colour reduced for a grey model), and notes on what was lost."""
     pictures = [images] if isinstance(images, np.ndarray) else list(images)
-    if not pictures:
-        raise LimitError("no image to compress")
+    check_images(pictures)
     sources, notes = [], []
     for x in pictures:
+        if x.ndim == 3 and channels == 1:
+            reduced, lost = to_channels(x, 1)
+            x = reduced[:, :, 0]
+            notes += [note for note in lost if note not in notes]
+        sources.append(x)
+    return sources, notes
+
+
+def check_images(images: Sequence[np.ndarray]) -> None:
+    """Raises: InputError: not images uint8 (h, w) or (h, w, 3). LimitError: none, or an impossible size."""
+    if not images:
+        raise LimitError("no image to compress")
+    for x in images:
         if (
             not isinstance(x, np.ndarray)
             or x.dtype != np.uint8
@@ -390,9 +404,3 @@ def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[
             raise InputError("an image must be a uint8 array (h, w) or (h, w, 3)")
         if not (1 <= x.shape[0] <= MAX_SIDE and 1 <= x.shape[1] <= MAX_SIDE):
             raise LimitError(f"an image of {x.shape[1]}x{x.shape[0]}: sides must be 1 to {MAX_SIDE}")
-        if x.ndim == 3 and channels == 1:
-            reduced, lost = to_channels(x, 1)
-            x = reduced[:, :, 0]
-            notes += [note for note in lost if note not in notes]
-        sources.append(x)
-    return sources, notes

@@ -26,9 +26,7 @@ def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def work(
-    model_folder: Path, latent_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
+def work(model_folder: Path, latent_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, all tiny models installed; in.png is 400x380, of four tiles."""
     shipped = tmp_path / "shipped"
     shutil.copytree(model_folder, shipped)
@@ -140,7 +138,9 @@ def test_a_file_cut_short_shows_its_whole_tiles(whole: np.ndarray, rcc):
             continue
         assert (code, out) == (0, "cut.png: 400x380 rgb\n")
         words = err.split()
-        assert err == f"rcc: note: cut.rcc: {words[3]} of 4 tiles are there; the rest is filled with the mean\n"
+        assert (
+            err == f"rcc: note: cut.rcc: {words[3]} of 4 tiles are there; the rest is filled with the mean\n"
+        )
         seen.add(int(words[3]))
         x, _ = read_image("cut.png")
         margin = 48  # pixels at a tile's edge depend on the next

@@ -82,7 +82,7 @@ def _write(folder: Path, card: dict, generators: list, priors: dict[str, np.ndar
 
 
 def write_tiny_latent_model(folder: Path) -> None:
-    """Write the bundle ``folder``: two slopes of random transforms, tables of 8 classes fitted on smooth pictures."""
+    """Write the bundle ``folder``: two slopes of random transforms, 8 classes fitted on smooth pictures."""
     torch.manual_seed(2)
     spec = LatentSpec((32, 32, 3), (8.0, 60.0), latent_dim=24, width=16, classes=8)
     network = LatentNetwork(spec).eval().requires_grad_(False)

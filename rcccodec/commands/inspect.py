@@ -36,8 +36,8 @@ def info(source: str, as_json: bool) -> None:
 def file_facts(data: bytes) -> dict[str, Any]:
     """The documented keys of ``rcc info --json``.
 
-    Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states`` of a
-    trellis instead of ``num_candidates``.
+    Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states`` of
+    a trellis instead of ``num_candidates``.
 
     ``images`` lists runs of equal images as {count, width, height, mode}. If the model is not installed,
     ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
@@ -130,13 +130,16 @@ def _latent_ladder(name: str, card: dict[str, Any]) -> str:
     for number, row in enumerate(card["held_out"]):
         mark = "  default" if number == card["default_rung"] else ""
         lines.append(
-            f"  rung {number:<2} beta {row['beta']:<8.4g} {row['rate_bpp']:.4f} bpp, {row['psnr_db']:.2f} dB{mark}"
+            f"  rung {number:<2} beta {row['beta']:<8.4g} {row['rate_bpp']:.4f} bpp, {row['psnr_db']:.2f} dB"
+            f"{mark}"
         )
     return "\n".join(lines)
 
 
 @click.command(
-    epilog=console.examples("rcc samples mnist -o grid.png", "rcc samples photo -o grid.png --count 4 --seed 7")
+    epilog=console.examples(
+        "rcc samples mnist -o grid.png", "rcc samples photo -o grid.png --count 4 --seed 7"
+    )
 )
 @click.argument("model")
 @click.option(
@@ -157,8 +160,8 @@ def samples(
 ) -> None:
     """Draw from a model's Q_Y, the law of its reconstructions, as a grid of tiles.
 
-    Of a model of latents: the classes of a tile of 256x256 pixels from their code, latents from the Gaussians of
-    those classes, and the picture that these make.
+    Of a model of latents: the classes of a tile of 256x256 pixels from their code, latents from the Gaussians
+    of those classes, and the picture that these make.
     """
     import numpy as np
 

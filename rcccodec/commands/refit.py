@@ -55,7 +55,9 @@ def refit(
     if (Path(output) / "model.json").exists():
         raise OutputError(f"{output}: holds a model; name another folder")
     if read_card(model).get("kind") == "latent":
-        raise ModelError(f"{model}: a model of latents has no index codes to fit anew; rcc train makes all of it")
+        raise ModelError(
+            f"{model}: a model of latents has no index codes to fit anew; rcc train makes all of it"
+        )
 
     import torch
 
