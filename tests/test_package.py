@@ -89,7 +89,7 @@ def test_a_wheel_carries_models_samples_and_format_and_works_alone(model_folder:
 
 
 def test_the_shipped_models_load_are_hashed_and_fit_40_megabytes():
-    for name, least_rungs in (("mnist", 6), ("photo-pixels", 4)):
+    for name, least_rungs in (("mnist", 6), ("photo-pixels", 4), ("photo", 6)):
         assert name in list_models()
         model = load_model(name)
         assert len(model.rungs) >= least_rungs
