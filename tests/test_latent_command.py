@@ -204,8 +204,8 @@ def test_a_file_cut_within_its_header_is_refused(whole: np.ndarray):
 
 COMPRESS_KEYS = [
     "file_bytes", "payload_bits", "bpp", "psnr_db", "class_bits", "dimension_bits", "framing_bits",
-    "divergence_bits", "expected_bits", "positions", "coder", "log2_num_candidates", "encode_s", "model", "rung",
-    "beta",
+    "divergence_bits", "expected_bits", "positions", "coder", "log2_num_candidates", "encode_s", "model",
+    "rung", "beta",
 ]  # fmt: skip
 INFO_KEYS = [
     "format_version", "model", "model_sha256", "coder", "rung", "seed", "tiles", "states", "images",
@@ -405,7 +405,8 @@ def test_info_tells_of_a_file_of_latents(whole: np.ndarray, rcc):
     done = subprocess.run(
         [sys.executable, "-c", "import sys; from rcccodec import cli; cli.run(['info', 'in.rcc']); "
          "assert 'torch' not in sys.modules"],
-        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}, capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}, capture_output=True,
+        check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 

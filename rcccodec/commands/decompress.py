@@ -54,14 +54,14 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
     "--region",
     metavar="X,Y,W,H",
     callback=_region,
-    help="Only this part of the only image: left, top, width, height, in pixels. Of models of latents no more "
-    "is made than it needs.",
+    help="Only this part of the only image: left, top, width, height, in pixels. Of models of latents no "
+    "more is made than it needs.",
 )
 @click.option(
     "--partial",
     is_flag=True,
-    help="Take a file that was cut short, of one image and a model of latents: its tiles of 256x256 pixels that "
-    "are whole, and the mean colour elsewhere. Checksums are not verified.",
+    help="Take a file that was cut short, of one image and a model of latents: its tiles of 256x256 "
+    "pixels that are whole, and the mean colour elsewhere. Checksums are not verified.",
 )
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")

@@ -36,8 +36,8 @@ def info(source: str, as_json: bool) -> None:
 def file_facts(data: bytes) -> dict[str, Any]:
     """The documented keys of ``rcc info --json``.
 
-    Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states`` of
-    a trellis instead of ``num_candidates``.
+    Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states``
+    of a trellis instead of ``num_candidates``.
 
     ``images`` lists runs of equal images as {count, width, height, mode}. If the model is not installed,
     ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
