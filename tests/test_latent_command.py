@@ -1,5 +1,6 @@
 """The command line with a model of latents: what it writes, prints and refuses."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -189,6 +190,22 @@ def test_only_one_image_of_latents_has_a_partial_form(
     rcc("compress", *inputs, "-o", "a.rcc", "-m", model)
     assert cause in one_line(rcc("decompress", "a.rcc", "-o", "a.png", "--partial"), exit_code)
     assert not Path("a.png").exists()
+
+
+def test_a_damaged_file_gives_a_picture_or_one_documented_error(whole: np.ndarray):
+    data, rng = Path("in.rcc").read_bytes(), np.random.default_rng(0)
+    model, shown = load_model("latent"), 0
+    for _ in range(40):
+        damaged = bytearray(data[: rng.integers(20, len(data) + 1)])
+        for place in rng.integers(0, len(damaged), 2):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        with pytest.raises(RccError):
+            codec.decompress(bytes(damaged), model)
+        with contextlib.suppress(RccError):
+            found = codec.decompress_prefix(bytes(damaged), model, max_pixels=1 << 20)
+            assert 1 <= found.whole_tiles <= found.tiles
+            shown += 1
+    assert shown
 
 
 def test_a_file_cut_within_its_header_is_refused(whole: np.ndarray):
@@ -515,3 +532,19 @@ def test_the_demo_shows_a_photograph_in_latents(work: Path, rcc):
     for words in ("coffee.png: 384x256, model photo, rung 1", "of latents", "divergence", "guarantee R"):
         assert words in out
     assert read_image("side.png")[0].shape[1] > 2 * 384
+
+
+@pytest.mark.parametrize("target", [{}, {"target_bits": 20_000}, {"target_psnr_db": 5.0}])
+def test_progress_is_told_in_bits_and_ends(work: Path, target: dict[str, float]):
+    told: list[tuple[int, int]] = []
+    made = codec.compress_latents(
+        smooth_picture(300, 300, 2),
+        load_model("latent"),
+        effort=1,
+        **target,
+        progress=lambda *p: told.append(p),
+    )
+    assert all(0 < done <= total for done, total in told)
+    done, total = told[-1]
+    assert done > 0.8 * total  # a gain below 1 makes less of what was expected
+    assert abs(total - made.report.expected_bits) <= 1

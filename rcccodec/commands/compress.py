@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     "-e",
     "--effort",
     type=click.IntRange(1, 9),
-    help="How long to search, for models of latents such as photo; see above. Not with --candidates. [5]",
+    help="How long to search, for models of latents such as photo; see above. --candidates overrides it. [5]",
 )
 @click.option(
     "--coder",
@@ -140,11 +140,11 @@ def compress(
       steps  1/64  1/16   1/4   1/2     1     2     4     8    32
 
     The file's size does not depend on L, its quality does: each level gains less than the one before.
-    Decoding takes no longer. Such models make an archive in one process, whatever --jobs says, and all of it
-    at once.
+    Decoding takes no longer. Such models make an archive in one process, whatever --jobs says, and begin
+    it anew after an interruption; a folder OUT has neither limit.
 
     torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
-    share the candidates of every search. The file is the same.
+    share the candidates of every search. The file is the same. (Models of latents gain nothing by it.)
     """
     if sum(value is not None for value in (beta, quality, target_bits, target_bpp, target_psnr)) > 1:
         raise click.UsageError(
