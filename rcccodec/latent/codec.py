@@ -113,7 +113,8 @@ def encode_picture(
     places = tiles_of(*latents.mean.shape[1:])
     y = torch.empty_like(latents.mean)
     data, class_bytes, dimension_bytes, divergence, expected = bytearray(), 0, 0, 0.0, 0
-    done, total = 0, max(1, sum(int(rates_of(prior, c).sum()) for c in latents.classes) // 1000)
+    millibits = sum(int(rates_of(prior, c).sum()) for c in latents.classes)
+    done, total = 0, max(1, int((gain if channel.coder == "trellis" else 1.0) * millibits) // 1000)
     for first in range(0, len(places), TILES_AT_ONCE):
         some = range(first, min(first + TILES_AT_ONCE, len(places)))
         targets = [make_target(prior, latents, places[t], latents.classes[t], channel, gain) for t in some]
