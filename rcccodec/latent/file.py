@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -153,7 +153,7 @@ def compress_to_bits(
         least, plain = (8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, 1.0))
         if slope == 0:
             smallest = least
-        away = abs(math.log(plain / target_bits))
+        away = abs(math.log(plain / max(1, target_bits)))
         if least <= target_bits and (best is None or away < best[0]):
             best = away, at_slope, latents
     if best is None:
@@ -175,7 +175,7 @@ def compress_to_psnr(
     target_db: float,
     *,
     device: str = "cpu",
-    progress: Callable[[], Progress | None] = lambda: None,
+    progress: Progress | None = None,
 ) -> LatentFile:
     """About the smallest file that reaches ``target_db``: the lowest slope that can, at the least gain.
 
@@ -188,7 +188,7 @@ def compress_to_psnr(
         return math.inf if file.report.psnr_db is None else file.report.psnr_db
 
     def at(gain: float) -> LatentFile:
-        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, None)
+        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, progress)
 
     best_db = -math.inf
     for slope in range(len(settings.model.spec.betas)):
@@ -288,14 +288,7 @@ def decompress(
         FormatError: a damaged payload. LimitError: a region outside the image, or of several images.
         ModelError: the file was made with another model.
     """
-    if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
-        raise ModelError(
-            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
-        )
-    if header.rung >= len(model.spec.betas):
-        raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
-    coder = CODERS[header.coder]
-    channel = Channel(coder, header.num_candidates, header.seed, _codes(model, coder))
+    channel = _read_channel(header, model)
     if region is not None:
         check_region(region, groups)
     images = []
@@ -312,6 +305,48 @@ def decompress(
             images.append(_pixels(pixels, MODES[group.mode] == "grey"))
         reader.finish()
     return images
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a file that was cut short still shows: an image, and how many of its tiles are whole."""
+
+    image: NDArray[np.uint8]
+    whole_tiles: int
+    tiles: int
+
+
+def decompress_prefix(
+    header: Header, group: Group, model: LatentModel, region: Region | None = None
+) -> Prefix:
+    """The only image of `rcccodec.container.unpack_prefix`, or a region of it, as far as its tiles are whole.
+
+    Where there is no tile the latents are the mean of the prior. Memory is taken for the whole image.
+
+    Raises:
+        FormatError: not one whole tile. LimitError, ModelError: as `decompress`.
+    """
+    channel = _read_channel(header, model)
+    if region is not None:
+        check_region(region, [group])
+    size = (group.height, group.width)
+    y, whole = codec.read_whole_latents(model, header.rung, channel, Reader(group.payload), size)
+    if not whole:
+        raise FormatError("cut too short: not one tile of the image is whole")
+    pixels = codec.decode_picture(model, header.rung, y, size, region)
+    tiles = len(tiles_of(*grid_of(*size)))
+    return Prefix(_pixels(pixels, MODES[group.mode] == "grey"), whole, tiles)
+
+
+def _read_channel(header: Header, model: LatentModel) -> Channel:
+    if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
+        raise ModelError(
+            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
+        )
+    if header.rung >= len(model.spec.betas):
+        raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
+    coder = CODERS[header.coder]
+    return Channel(coder, header.num_candidates, header.seed, _codes(model, coder))
 
 
 def check_region(region: Region, groups: Sequence[Group]) -> None:

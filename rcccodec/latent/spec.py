@@ -8,6 +8,7 @@ from typing import Any
 
 MAX_SLOPES, MAX_CHANNELS, MAX_CLASSES, MAX_CROP = 64, 320, 256, 1024
 LATENT_STRIDE = 16  # pixels a step of the latents
+TILE = 16  # positions a side, of the format: 256 pixels
 
 
 @dataclass(frozen=True)
