@@ -1,8 +1,9 @@
-"""Two small random models in the real bundle format, for tests that need a model but no trained one.
+"""Small random models in the real bundle format, for tests that need a model but no trained one.
 
 ``grey``: 8x8 blocks of one channel, one stage, two rungs, priors of min-cost and PFR for the first.
 ``colour``: three channels, a 16x8 stage and 8x8 residuals, three rungs, no prior; its stage 0 emits pixels,
 its stage 1 coordinates.
+`tiny_latent_model` is of the other kind.
 """
 
 from pathlib import Path
@@ -13,6 +14,11 @@ import torch
 from rcccodec.bundle import bundle_files
 from rcccodec.index_code.codebook_prior import quantise
 from rcccodec.index_code.fitted import fit
+from rcccodec.latent.fit import fit_tables
+from rcccodec.latent.model import assemble, stored_network
+from rcccodec.latent.model import bundle_files as latent_files
+from rcccodec.latent.network import LatentNetwork
+from rcccodec.latent.spec import LatentSpec
 from rcccodec.proposals.generator import GeneratorSpec, build_generator
 
 CANDIDATES = 256
@@ -73,3 +79,40 @@ def _write(folder: Path, card: dict, generators: list, priors: dict[str, np.ndar
     folder.mkdir(parents=True)
     for name, data in bundle_files(card, generators, priors, "# for tests\n").items():
         (folder / name).write_bytes(data)
+
+
+def smooth_pictures(count: int, side: int, seed: int = 0) -> np.ndarray:
+    """Random pictures of slow waves, uint8 (count, side, side, 3)."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    pictures = np.full((count, side, side, 3), 128.0)
+    for _ in range(6):
+        across, down = rng.normal(0, 0.06, (2, count, 1, 1, 1))
+        waves = np.sin(across * columns[:, :, None] + down * rows[:, :, None] + rng.uniform(0, 6, (count, 1, 1, 3)))
+        pictures += rng.uniform(5, 30, (count, 1, 1, 3)) * waves
+    return pictures.clip(0, 255).astype(np.uint8)
+
+
+def tiny_latent_model(folder: Path, name: str = "latent") -> Path:
+    """Write a random model of latents, two slopes, without index codes of chunks, below ``folder``; its path."""
+    torch.manual_seed(0)
+    network = LatentNetwork(LatentSpec((32, 32, 3), (8.0, 60.0), 24, 16, 8))
+    with torch.no_grad():
+        for parameter in (p for p in network.parameters() if p.dim() == 4):
+            parameter.mul_(1.7)  # else its pictures are flat
+        network.g_s[-1].bias.fill_(0.5)
+        network.noise_bias.sub_(1)  # else there is hardly a bit
+    network = stored_network(network.eval().requires_grad_(False))
+    pictures = torch.from_numpy(smooth_pictures(4, 256))
+    with torch.no_grad():
+        network.fit_classes(pictures.permute(0, 3, 1, 2).float() / 255)
+    tables = fit_tables(network, pictures, classes=8)
+    held_out = [{"rate_bpp": 0.1 + k, "psnr_db": 20.0 + k} for k in range(2)]
+    card = {
+        "name": name, "source": "nothing", "command": "", "note": "", "held_out": held_out, "default_rung": 0,
+        "default_seed": SEED, "chunk_codes": {},
+    }  # fmt: skip
+    (folder / name).mkdir(parents=True)
+    for file, data in latent_files(card, assemble(network, tables), tables).items():
+        (folder / name / file).write_bytes(data)
+    return folder / name
