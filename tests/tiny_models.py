@@ -88,13 +88,15 @@ def smooth_pictures(count: int, side: int, seed: int = 0) -> np.ndarray:
     pictures = np.full((count, side, side, 3), 128.0)
     for _ in range(6):
         across, down = rng.normal(0, 0.06, (2, count, 1, 1, 1))
-        waves = np.sin(across * columns[:, :, None] + down * rows[:, :, None] + rng.uniform(0, 6, (count, 1, 1, 3)))
+        waves = np.sin(
+            across * columns[:, :, None] + down * rows[:, :, None] + rng.uniform(0, 6, (count, 1, 1, 3))
+        )
         pictures += rng.uniform(5, 30, (count, 1, 1, 3)) * waves
     return pictures.clip(0, 255).astype(np.uint8)
 
 
 def tiny_latent_model(folder: Path, name: str = "latent") -> Path:
-    """Write a random model of latents, two slopes, without index codes of chunks, below ``folder``; its path."""
+    """Write a random model of latents, two slopes, no index codes of chunks, below ``folder``; its path."""
     torch.manual_seed(0)
     network = LatentNetwork(LatentSpec((32, 32, 3), (8.0, 60.0), 24, 16, 8))
     with torch.no_grad():

@@ -35,6 +35,13 @@ def bd_quality(a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]
     return _mean_gap(*(_rising(np.log10(rates), quality) for rates, quality in map(_columns, (a, b))))
 
 
+def common_quality(
+    a: Sequence[tuple[float, float]], b: Sequence[tuple[float, float]]
+) -> tuple[float, float] | None:
+    """The range of quality that `bd_rate_percent` averages over; None as there."""
+    return _common(*(_quality_first(curve) for curve in (a, b)))
+
+
 def _columns(curve: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
     rates, quality = np.array(sorted(curve), dtype=np.float64).reshape(-1, 2).T
     keep = rates > 0
@@ -58,14 +65,23 @@ def _rising(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _mean_gap(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> float | None:
     """Mean of y_b - y_a over the x that both have."""
-    if min(len(a[0]), len(b[0])) < LEAST_POINTS:
+    common = _common(a, b)
+    if common is None:
         return None
-    low, high = max(a[0][0], b[0][0]), min(a[0][-1], b[0][-1])
-    if high - low < LEAST_SHARE * min(a[0][-1] - a[0][0], b[0][-1] - b[0][0]):
-        return None
+    low, high = common
     try:
         from scipy.interpolate import PchipInterpolator
     except ImportError as error:
         raise InputError("BD-rate needs scipy: pip install 'rcccodec[bench]'") from error
     means = [PchipInterpolator(*curve).integrate(low, high) / (high - low) for curve in (a, b)]
     return float(means[1] - means[0])
+
+
+def _common(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> tuple[float, float] | None:
+    """The range of x that both have, if they have enough points and it is long enough."""
+    if min(len(a[0]), len(b[0])) < LEAST_POINTS:
+        return None
+    low, high = max(a[0][0], b[0][0]), min(a[0][-1], b[0][-1])
+    if high - low < LEAST_SHARE * min(a[0][-1] - a[0][0], b[0][-1] - b[0][0]):
+        return None
+    return float(low), float(high)
