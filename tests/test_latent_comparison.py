@@ -13,6 +13,7 @@ from tiny_models import SEED, smooth_pictures, tiny_latent_model, write_tiny_mod
 from rcccodec import cli, codec
 from rcccodec.bundle import load_model
 from rcccodec.comparison import figure, html_report, run, table
+from rcccodec.comparison.bjontegaard import rates_at_equal_quality
 from rcccodec.comparison.image_set import ImageSet
 from rcccodec.comparison.latent_curve import empty_curve, latent_curve
 from rcccodec.comparison.measured import BitsSplit, Curve, Point, average_codebooks
@@ -141,6 +142,23 @@ def test_a_delta_says_the_range_that_it_is_an_average_over():
     assert f"from {low:.2f} to {high:.2f} dB" in table.delta_lines([delta])[0]
 
 
+def test_rates_at_equal_quality_are_read_off_between_the_points():
+    a = [(2.0**k, 30.0 + k) for k in range(5)]
+    b = [(0.5 * rate, quality) for rate, quality in a[1:]]
+    quality, percent = rates_at_equal_quality(a, b)
+    assert (quality[0], quality[-1]) == pytest.approx((31, 34))
+    assert percent == pytest.approx(np.full(len(quality), -50.0))
+    assert rates_at_equal_quality(a, [(1.0, 50.0), (2.0, 51.0), (3.0, 52.0)]) is None
+
+
+def test_the_figure_of_photographs_has_a_panel_of_differences_where_there_is_a_reference():
+    mine, reference = _curve("mine", 5, 0.5), replace(_curve("other", None, 1.0), kind="reference")
+    title = "bits, % of those of"
+    for curves, there in (((mine, reference), True), ((mine, _curve("second", 1, 0.8)), False)):
+        drawing = figure.figure_bytes(Comparison(_pictures(), curves, {}, {}), "svg").decode()
+        assert (title in drawing) == there
+
+
 def _pictures() -> ImageSet:
     return ImageSet("none", [np.zeros((80, 80, 3), np.uint8)] * 2, False)
 
@@ -156,9 +174,10 @@ def _curve(key: str, effort: int | None, rate: float, coder: str = "trellis") ->
 
 
 def _files(folder: Path, images: ImageSet) -> Path:
-    folder.mkdir()
-    for i, x in enumerate(images.images):
-        Image.fromarray(x).save(folder / f"{i}.png")
+    for split in ("train", "test"):
+        (folder / split).mkdir(parents=True)
+        for i, x in enumerate(images.images):
+            Image.fromarray(x).save(folder / split / f"{i}.png")
     return folder
 
 
