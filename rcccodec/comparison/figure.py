@@ -69,7 +69,7 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     for number, curve in enumerate(comparison.curves):
         line = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
         lines.append(line)
-        if curve.kind == "rcc":
+        if curve.kind == "rcc" or (curve.kind == "reference" and curve.sha256 and not archive):
             widest = max(widest, float(line.x.max()))
     if archive:
         lines += _draw_theory(axes, list(comparison.limits.values()))
@@ -78,7 +78,7 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
         axes.set_ylim(bottom=0)
     else:
         axes.set(xlabel="bits a pixel (whole files)", ylabel="PSNR, dB")
-        axes.set_xlim(0, 2.2 * widest)
+        axes.set_xlim(0, 1.3 * widest)
     _limit_height(axes, [line for line in lines if line.name not in bounds])  # in-sample ones go far down
     axes.set_title(comparison.images.described, fontsize=10, loc="left", color="0.3")
     axes.grid(alpha=0.2)

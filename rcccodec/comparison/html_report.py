@@ -152,6 +152,7 @@ def _table(curve: Curve, comparison: Comparison) -> str:
     columns = ["setting", "bits_per_image", "file_bits_per_image", "bpp", "psnr-rgb", "distortion"]
     columns += ["rd_limit_bits", "overhead_bits", "guarantee_bits", "encoding_time", "decoding_time"]
     columns += ["ms-ssim-rgb"] if "ms-ssim-rgb" in results else []
+    columns = [name for name in columns if any(value is not None for value in results[name])]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     rows = []
     for i, interval in enumerate(results["ci95"]):
