@@ -55,8 +55,8 @@ def check_images(result: dict[str, Any], path: Path) -> int:
 def moved(published: dict[str, Curve], here: Curve) -> dict[str, Curve]:
     """Published curves as they would be if other images cost every codec what they cost WebP.
 
-    Points whose PSNR lies more than BEYOND_DB outside either WebP curve, ``here`` or published, are left out; so
-    is WebP itself.
+    Points whose PSNR lies more than BEYOND_DB outside either WebP curve, ``here`` or published, are left out;
+    so is WebP itself.
     """
     found = rates_at_equal_quality(published[SAME_SETTINGS], here)
     if found is None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from tiny_models import SEED, smooth_pictures, tiny_latent_model, write_tiny_models
 
@@ -14,11 +15,13 @@ from rcccodec import cli, codec
 from rcccodec.bundle import load_model
 from rcccodec.comparison import figure, html_report, run, table
 from rcccodec.comparison.bjontegaard import rates_at_equal_quality
+from rcccodec.comparison.ideal_channel import _sample, ideal_curve
 from rcccodec.comparison.image_set import ImageSet
 from rcccodec.comparison.latent_curve import empty_curve, latent_curve
 from rcccodec.comparison.measured import BitsSplit, Curve, Point, average_codebooks
 from rcccodec.comparison.summary import Comparison, bjontegaard_deltas, curve_results, effort_levels
 from rcccodec.errors import LimitError, ModelError
+from rcccodec.latent.codec import analyse_picture
 from rcccodec.latent.model import LatentModel
 
 
@@ -70,6 +73,38 @@ def test_every_rung_is_charged_for_its_whole_files_and_every_bit_has_a_place(
             divergence = np.mean([one.report.divergence_bits for one in made])
             assert point.split.divergence_bits == pytest.approx(divergence)
             assert np.array_equal(point.pictures[1], made[1].images[0])
+
+
+def test_the_ideal_channel_costs_the_divergence_and_is_not_reached(
+    curves: tuple[Curve, ...], images: ImageSet, model: LatentModel
+):
+    ideal = ideal_curve(images, model)
+    assert ideal.kind == "bound"
+    for point, coded in zip(ideal.points, curves[0].points, strict=True):
+        assert point.split.divergence_bits == pytest.approx(coded.split.divergence_bits)
+        assert point.split.class_bits == coded.split.class_bits
+        assert point.file_bits.sum() < coded.file_bits.sum()
+        assert np.array_equal(point.file_bits, point.payload_bits)
+
+
+def test_latents_of_the_ideal_channel_have_the_posteriors_moments(model: LatentModel, images: ImageSet):
+    latents = analyse_picture(model, images.images[0], 1)
+    prior, (classes,) = model.priors[1], latents.classes
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.stack([_sample(model, latents, generator) for _ in range(400)])
+    sent = torch.from_numpy(prior.rates_millibits > 0)[classes].permute(2, 0, 1)
+    centre, scale = (table[classes].permute(2, 0, 1) for table in (prior.centre, prior.scale))
+    noise = torch.minimum(latents.log_noise.exp(), scale)
+    assert sent.any()
+    assert torch.equal(draws[0][~sent], centre[~sent])
+    away = ((draws.mean(0) - latents.mean) / noise * 400**0.5)[sent]
+    assert away.square().mean() == pytest.approx(1, abs=5 * (2 / len(away)) ** 0.5)
+    spread = (draws.var(0) / noise.square())[sent].mean()
+    assert spread == pytest.approx(1, abs=5 * (2 / 399 / len(away)) ** 0.5)
+    wrong = ((draws.mean(0) - centre) / noise * 400**0.5)[
+        sent
+    ]  # a prior's centre is not the posterior's mean
+    assert wrong.square().mean() > 2
 
 
 def test_a_decoder_that_disagrees_with_the_encoder_is_caught(
@@ -125,6 +160,10 @@ def test_an_effort_is_held_against_the_least_of_its_model_and_coder():
     assert levels["d"]["least_effort"] == "d"
     assert levels["b"]["search_percent"] == pytest.approx(25)
     assert levels["b"]["encoding_time"] == 2.0
+    assert levels["b"]["over_ideal_percent"] is None
+    ideal = replace(_curve("i", None, 0.8), kind="bound")
+    levels = {level["codec"]: level for level in effort_levels(replace(comparison, curves=(*curves, ideal)))}
+    assert levels["b"]["over_ideal_percent"] == pytest.approx(12.5)
     lines = table.level_lines(list(levels.values()))
     assert "b: encode 2.00 s, decode 1.00 s an image, search +25.0 % of the divergence" in lines[0]
 
@@ -188,7 +227,7 @@ def test_a_run_with_efforts_and_references_in_one_word(tmp_path: Path, images: I
     assert cli.run([*words, "--report", str(tmp_path / "r.html")]) == 0
     main = json.loads(out.read_text())
     assert main["name"] == "latent trellis, effort 1"
-    assert set(main["files"]) == {"latent-trellis-e2", "jpeg", "webp"}
+    assert set(main["files"]) == {"latent-trellis-e2", "jpeg", "webp", "latent-ideal"}
     assert [level["effort"] for level in main["efforts"]] == [1, 2]
     assert main["theory"] == {}
     assert main["num_candidates"] == {"latent": None}

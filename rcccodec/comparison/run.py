@@ -15,6 +15,7 @@ from rcccodec.codec import Progress
 from rcccodec.comparison import ecsq, pillow_codecs, table
 from rcccodec.comparison.ba_curves import ba_curves
 from rcccodec.comparison.codec_curve import codec_curve
+from rcccodec.comparison.ideal_channel import ideal_curve
 from rcccodec.comparison.image_set import EMBEDDED, ImageSet
 from rcccodec.comparison.latent_curve import empty_curve, latent_curve
 from rcccodec.comparison.learned import LEARNED, Learned, is_baseline, learned_curve, load_learned
@@ -161,6 +162,7 @@ def compare(plan: Plan, say: Say, bar: Bar) -> Comparison:
             curves.append(_ecsq_curve(images, betas, done))
         else:
             curves += ba_curves(images, sorted(set(betas)), done)
+    curves += [ideal_curve(images, model, done) for model in plan.models if isinstance(model, LatentModel)]
     limits: dict[str, list[Limit]] = {}
     for model in (m for m in plan.models if isinstance(m, Model)):  # of latents each file says its divergence
         limits[model.sha256] = model_limits(

@@ -120,12 +120,15 @@ def effort_levels(comparison: Comparison) -> list[Record]:
 
     ``search_percent``: `BitsSplit.search_bits` in percent of the divergence, all points together.
     ``bd_rate_percent``: against the curve of the least effort of the same model and coder.
+    ``over_ideal_percent``: BD-rate against the model's ideal channel.
     """
     levels = []
     for curve in (c for c in comparison.curves if c.effort is not None and c.points):
         same = [c for c in comparison.curves if (c.sha256, c.coder) == (curve.sha256, curve.coder)]
         least = min((c for c in same if c.effort is not None), key=lambda c: c.effort or 0)
         pair = [_rate_and_psnr(c, comparison.images, None)[0] for c in (least, curve)]
+        ideal = [c for c in comparison.curves if c.kind == "bound" and c.sha256 == curve.sha256]
+        bound = _rate_and_psnr(ideal[0], comparison.images, None)[0] if ideal else None
         splits = [point.split for point in curve.points if point.split]
         divergence = sum(split.divergence_bits for split in splits)
         levels.append(
@@ -137,6 +140,7 @@ def effort_levels(comparison: Comparison) -> list[Record]:
                 "search_percent": 100 * sum(s.search_bits for s in splits) / divergence
                 if divergence
                 else None,
+                "over_ideal_percent": None if bound is None else bd_rate_percent(bound, pair[1]),
                 "least_effort": least.key,
                 "bd_rate_percent": None if curve is least else bd_rate_percent(*pair),
             }

@@ -78,6 +78,8 @@ def level_lines(levels: Sequence[Record]) -> list[str]:
         text = f"{level['codec']}: {seconds}"
         if level["search_percent"] is not None:
             text += f", search {level['search_percent']:+.1f} % of the divergence"
+        if level["over_ideal_percent"] is not None:
+            text += f", BD-rate {level['over_ideal_percent']:+.1f} % against the ideal channel"
         if level["bd_rate_percent"] is not None:
             text += f", BD-rate {level['bd_rate_percent']:+.1f} % against {level['least_effort']}"
         lines.append(text)
