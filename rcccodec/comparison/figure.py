@@ -106,7 +106,8 @@ def _draw_differences(axes: Any, lines: Sequence[_Line], base: _Line) -> None:
         pairs = [list(zip(one.x.tolist(), one.y.tolist(), strict=True)) for one in (base, line)]
         found = None if line is base else rates_at_equal_quality(*pairs)
         if found is not None:
-            axes.plot(found[0], 100 + found[1], color=line.colour, linewidth=1.5)
+            style = {"linestyle": line.handle.get_linestyle(), "linewidth": line.handle.get_linewidth()}
+            axes.plot(found[0], 100 + found[1], color=line.colour, **style)
             drawn.append(found[1])
     axes.axhline(100, color=base.colour, linewidth=1.5)
     axes.set(xlabel="PSNR, dB", ylabel=f"bits, % of those of\n{base.name}")
@@ -119,10 +120,13 @@ def _draw_differences(axes: Any, lines: Sequence[_Line], base: _Line) -> None:
 
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     ours = [c.key for c in curves if c.kind == "rcc"]
-    others = [c.key for c in curves if c.kind != "rcc"]
-    return {key: _OURS[i % len(_OURS)] for i, key in enumerate(ours)} | {
-        key: _OTHERS[i % len(_OTHERS)] for i, key in enumerate(others)
-    }
+    ideal = [c.key for c in curves if c.kind == "bound" and c.sha256]
+    others = [c.key for c in curves if c.kind != "rcc" and c.key not in ideal]
+    return (
+        {key: _OURS[i % len(_OURS)] for i, key in enumerate(ours)}
+        | {key: _OTHERS[i % len(_OTHERS)] for i, key in enumerate(others)}
+        | dict.fromkeys(ideal, "0.35")
+    )
 
 
 def _draw_curve(
