@@ -205,8 +205,8 @@ def _labels(log2_states: int, seed: int, slots: int) -> Tensor:
 def _labels_at(k: Tensor, slots: Tensor, log2_states: int, seed: int) -> Tensor:
     """z of half-states k (n,) in ``slots`` (n,), float32, of variance 1.
 
-    In each slot a permutation of the same quantiles, so that no codebook is luckier than another in its variance
-    or in how far it reaches; and their tails are heavier than a normal's.
+    In each slot a permutation of the same quantiles, so that no codebook is luckier than another in its
+    variance or in how far it reaches; and their tails are heavier than a normal's.
     """
     width = log2_states - 1
     mask, shift = (1 << width) - 1, (width + 1) // 2
