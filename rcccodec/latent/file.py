@@ -35,8 +35,9 @@ DEFAULT_CODER, DEFAULT_EFFORT = "trellis", 5
 TRELLIS_EFFORT = (8, 9, 10, 11, 12, 13, 14, 15, 16)  # L of efforts 1 to 9
 CHUNK_EFFORT = (8, 10, 12, 13, 14, 16, 17, 18, 20)  # log2 N
 MOST_LOG2_CHUNKS = 24
-LEAST_GAIN, MOST_GAIN = 0.5, 1.6
-GAIN_REACH = 1.25  # of a slope that is to reach a quality, before the next one is tried
+DEFAULT_GAIN = 0.8  # below 1 a higher slope with fewer bits is better than a lower one with all of them
+LEAST_GAIN, MOST_GAIN = 0.4, 1.6
+GAIN_REACH = 1.0  # of a slope that is to reach a quality, before the next one is tried
 TARGET_STEPS = 6  # of a search for a gain that reaches a quality
 _TILE = (TILE * LATENT_STRIDE, TILE * LATENT_STRIDE)
 
@@ -50,7 +51,7 @@ class LatentSettings:
     model: LatentModel
     slope: int
     channel: Channel
-    gain: float = 1.0
+    gain: float = DEFAULT_GAIN
 
     def header(self) -> Header:
         """What the file says of these settings."""
@@ -150,7 +151,7 @@ def compress_to_bits(
     for slope in range(len(settings.model.spec.betas)):
         at_slope = replace(settings, slope=slope)
         latents = [_analyse(x, at_slope) for x in sources]
-        least, plain = (8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, 1.0))
+        least, plain = (8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, DEFAULT_GAIN))
         if slope == 0:
             smallest = least
         away = abs(math.log(plain / max(1, target_bits)))
@@ -194,11 +195,9 @@ def compress_to_psnr(
     for slope in range(len(settings.model.spec.betas)):
         at_slope = replace(settings, slope=slope)
         latents = [_analyse(x, at_slope) for x in sources]
-        found = at(1.0)
-        low, high = LEAST_GAIN, 1.0
-        if reached(found) < target_db:
-            found = at(GAIN_REACH)
-            low, high = 1.0, GAIN_REACH
+        last = slope == len(settings.model.spec.betas) - 1
+        low, high = LEAST_GAIN, MOST_GAIN if last else GAIN_REACH
+        found = at(high)
         if reached(found) < target_db:
             best_db = max(best_db, reached(found))
             continue
