@@ -203,7 +203,7 @@ def _labels(log2_states: int, seed: int, slots: int) -> Tensor:
     """What coefficients are multiplied with: float32 (2 slots, 2^L), z of every state above, z^2 below."""
     k = torch.arange(1 << (log2_states - 1))
     z = standard_normals(seed, k, slots, TRELLIS_STREAM)
-    z = torch.stack([z, -z], 1).view(-1, slots).T
+    z = torch.stack([z, -z], 1).view(2 * len(k), slots).T
     return torch.cat([z, z * z]).contiguous()
 
 
