@@ -1,4 +1,4 @@
-"""The trellis: when dimensions are read, the law of what is read, the best path, and the rate it comes near."""
+"""The trellis: when dimensions are read, the law of what is read, the best path, and how near R(D) it is."""
 
 import hashlib
 import math

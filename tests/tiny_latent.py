@@ -82,7 +82,7 @@ def haar_network(spec: LatentSpec = SPEC) -> LatentNetwork:
 
 
 def random_network(spec: LatentSpec = SPEC, seed: int = 0) -> LatentNetwork:
-    """Transforms of large random weights, which use the whole of their kernels."""
+    """Transforms of large random weights, which use the whole of their kernels and of the range of pixels."""
     torch.manual_seed(seed)
     network = LatentNetwork(spec).eval().requires_grad_(False)
     for name, value in network.named_parameters():
@@ -90,6 +90,9 @@ def random_network(spec: LatentSpec = SPEC, seed: int = 0) -> LatentNetwork:
             value.copy_(torch.randn_like(value) * 2 / (value[0].numel() ** 0.5))
         elif name.endswith("gamma"):
             value.copy_((0.1 * torch.rand_like(value)).sqrt())
+    last = network.g_s[-1]
+    last.weight.div_(4 * network.synthesis(torch.randn(1, spec.latent_dim, 8, 8), torch.tensor([0])).std())
+    last.bias.fill_(0.5)
     return network
 
 

@@ -81,7 +81,9 @@ def values(bits: NDArray[np.uint8], when: Schedule, *, log2_states: int, seed: i
             unique, inverse = np.unique(states[mine] >> 1, return_inverse=True)
             z = standard_normals(seed, torch.from_numpy(unique), low + 8, TRELLIS_STREAM).numpy()
             out[mine] = z[inverse, when.slots[mine]]
-    return out * (1 - 2 * (states & 1)) * _signs(len(states), seed)
+    out *= 1 - 2 * (states & 1)
+    out *= _signs(len(states), seed)
+    return out
 
 
 def search(
