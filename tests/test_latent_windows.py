@@ -63,7 +63,7 @@ def test_synthesis_in_windows_is_the_synthesis_at_once(network, size, window, mo
     assert found.shape == (*size, 3)
     assert found.dtype == torch.uint8
     assert (found - whole).abs().max() < 0.5 + 1e-2
-    assert found.float().std() > 20 or size == (1, 1)
+    assert found.float().std() > 20 or max(size) < 100  # else the last lines compare little
 
 
 @pytest.mark.parametrize(
