@@ -62,22 +62,24 @@ def smooth_picture(height: int, width: int, seed: int) -> np.ndarray:
     random = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, -(-height // 64) + 2, -(-width // 64) + 2, generator=random)
     made = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=True)[0]
-    rough = torch.rand(-(-height // 64), -(-width // 64), generator=random).square() * 0.08
+    rough = torch.rand(-(-height // 64), -(-width // 64), generator=random) ** 4 * 0.12
     rough = rough.repeat_interleave(64, 0).repeat_interleave(64, 1)[:height, :width]
     made = made + rough * torch.randn(3, height, width, generator=random)
     return (255 * made.clamp(0, 1)).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
 
-def haar_network(spec: LatentSpec = SPEC) -> LatentNetwork:
-    """Transforms as the head of this module says."""
+def haar_network() -> LatentNetwork:
+    """Transforms as the head of this module says, and classes of a few pictures."""
     random = torch.Generator().manual_seed(7)
-    network = LatentNetwork(spec).eval().requires_grad_(False)
+    network = LatentNetwork(SPEC).eval().requires_grad_(False)
     for name, value in network.named_parameters():
         if name.startswith(("g_a.", "g_s.")):
             value.copy_(_start(name, value) + JITTER * torch.randn(value.shape, generator=random))
-    slopes = torch.tensor(spec.betas)[:, None].expand_as(network.log_gain)
-    network.log_gain.copy_(0.5 * (slopes / spec.betas[0]).log())
+    slopes = torch.tensor(BETAS)[:, None].expand_as(network.log_gain)
+    network.log_gain.copy_(0.5 * (slopes / BETAS[0]).log())
     network.log_gain_back.copy_(-network.log_gain)
+    pictures = np.stack([smooth_picture(128, 128, seed) for seed in range(50, 62)])
+    network.fit_classes(torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255)
     return network
 
 

@@ -142,8 +142,10 @@ def compress_to_bits(
     """The largest file of at most ``target_bits``, known before the search: the slope nearest, and its gain.
 
     Raises:
-        LimitError: the smallest file is larger.
+        LimitError: the smallest file is larger, or the coder is none whose size is known before.
     """
+    if settings.channel.coder != "trellis":
+        raise LimitError(f"coder {settings.channel.coder}: only files of a trellis are made to a size")
     start_s = time.perf_counter()
     best: tuple[float, LatentSettings, list[Latents]] | None = None
     smallest = 0
@@ -153,7 +155,7 @@ def compress_to_bits(
         least, plain = (8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, 1.0))
         if slope == 0:
             smallest = least
-        away = abs(math.log(plain / target_bits))
+        away = abs(math.log(plain / max(1, target_bits)))
         if least <= target_bits and (best is None or away < best[0]):
             best = away, at_slope, latents
     if best is None:
