@@ -10,6 +10,8 @@ A decoder reads the indices with integer arithmetic alone and makes the winning 
 the CPU. Its work does not depend on the number of candidates, nor do its pixels on the number of threads.
 """
 
+from __future__ import annotations
+
 import math
 import time
 from collections.abc import Iterator, Sequence

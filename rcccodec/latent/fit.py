@@ -61,19 +61,9 @@ def _fit_slope(
     centre, log_scale, chosen = _em(network, (mean, log_noise), slope, classes)
     centre, log_scale = centre.to(torch.float16), log_scale.to(torch.float16)
     exact = centre.float(), log_scale.float()
-    rates = _rates((mean, log_noise), chosen, exact, None)
-    grids = chosen.view(len(x), side, side).numpy()
-    for _ in range(CODE_ROUNDS):
-        code = fit_class_code(grids, classes)
-        prior = SlopePrior(exact[0], exact[1].exp(), rates.long().numpy(), code)
-        grids = np.stack(
-            [
-                prior.choose_classes(m, s, side, side)
-                for m, s in zip(mean.split(side * side), log_noise.split(side * side), strict=True)
-            ]
-        )
-        chosen = torch.from_numpy(grids.reshape(-1))
-        rates = _rates((mean, log_noise), chosen, exact, rates)
+    prior, grids = fit_prior((mean, log_noise), (side, side), exact, chosen)
+    code, rates = prior.code, torch.from_numpy(prior.rates_millibits.astype(np.int32))
+    chosen = torch.from_numpy(grids.reshape(-1))
     bits = float(rates.sum(1)[chosen].double().mean()) / 1000
     lengths = float(np.mean([8 * len(code.encode(grid)) for grid in grids[:32]])) / side**2
     say(
@@ -83,6 +73,30 @@ def _fit_slope(
     )
     tables = {"centre": centre, "log_scale": log_scale, "rates_millibits": rates}
     return tables | {"left": torch.from_numpy(code.left), "up": torch.from_numpy(code.up)}
+
+
+def fit_prior(
+    rows: Rows, size: tuple[int, int], exact: tuple[Tensor, Tensor], chosen: Tensor | None = None
+) -> tuple[SlopePrior, NDArray[np.int64]]:
+    """The integer tables of given classes, and which of them every position takes, (tiles, height, width).
+
+    Args:
+        rows: of tiles of one ``size`` (height, width), one after the other, position by position.
+        exact: centres and log scales (K, M) as coding uses them.
+        chosen: (positions,), the classes to start from; the cheapest when None.
+    """
+    (mean, log_noise), (height, width), count = rows, size, len(exact[0])
+    if chosen is None:
+        chosen = _cheapest(rows, *exact, torch.zeros(count))[1]
+    rates = _rates(rows, chosen, exact, None)
+    grids = chosen.view(-1, height, width).numpy()
+    for _ in range(CODE_ROUNDS):
+        code = fit_class_code(grids, count)
+        prior = SlopePrior(exact[0], exact[1].exp(), rates.long().numpy(), code)
+        tiles = zip(mean.split(height * width), log_noise.split(height * width), strict=True)
+        grids = np.stack([prior.choose_classes(m, s, height, width) for m, s in tiles])
+        rates = _rates(rows, torch.from_numpy(grids.reshape(-1)), exact, rates)
+    return SlopePrior(exact[0], exact[1].exp(), rates.long().numpy(), code), grids
 
 
 def _em(network: LatentNetwork, rows: Rows, slope: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:

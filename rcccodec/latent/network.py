@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rcccodec.baselines.rounding import Rounding
+from rcccodec.latent.classes import fit_classes
 from rcccodec.latent.prior import divergences
 from rcccodec.latent.spec import LatentSpec
 from rcccodec.latent.transforms import analysis_transform, synthesis_transform
@@ -115,25 +116,8 @@ class LatentNetwork(nn.Module):
             batches = [self.analysis(some, torch.full((len(some),), k)) for some in x.split(32)]
             mean = torch.cat([_rows(m) for m, _ in batches])
             log_noise = torch.cat([_rows(s) for _, s in batches])
-            energy = (mean.square() / mean.square().mean(0).clamp_min(1e-12)).mean(1)
-            band = energy.argsort().argsort() * self.spec.classes // len(energy)
-            for _ in range(rounds):
-                self._refit_classes(mean, log_noise, band, k)
-                cost = self.divergences(mean, log_noise, k) - CLASS_DISCOUNT * self.class_logits[k]
-                band = cost.argmin(1)
-            self._refit_classes(mean, log_noise, band, k)
-
-    def _refit_classes(self, mean: Tensor, log_noise: Tensor, band: Tensor, k: int) -> None:
-        count = torch.bincount(band, minlength=self.spec.classes).float()
-        every = mean.mean(0), (mean.square() + (2 * log_noise).exp()).mean(0)
-        first = torch.zeros(self.spec.classes, mean.shape[1]).index_add_(0, band, mean)
-        second = torch.zeros_like(first).index_add_(0, band, mean.square() + (2 * log_noise).exp())
-        weight = 4.0  # of everything else, so that rare classes stay reasonable
-        centre = (first + weight * every[0]) / (count[:, None] + weight)
-        square = (second + weight * every[1]) / (count[:, None] + weight)
-        self.class_centre[k] = centre
-        self.class_log_scale[k] = 0.5 * (square - centre.square()).clamp_min(1e-4).log()
-        self.class_logits[k] = ((count + 1) / (count + 1).sum()).log()
+            found = fit_classes(mean, log_noise, self.spec.classes, rounds, CLASS_DISCOUNT)
+            self.class_centre[k], self.class_log_scale[k], self.class_logits[k] = found
 
 
 def _rows(values: Tensor) -> Tensor:
