@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from rcccodec.baselines.rounding import Rounding
+from rcccodec.container import MAX_RUNG
 from rcccodec.latent.network import CLASS_DISCOUNT, CODING, FIRST_NOISE, REACH, LatentNetwork
-from rcccodec.latent.spec import LatentSpec
+from rcccodec.latent.spec import MAX_SLOPES, LatentSpec
 
 SLOPES = torch.tensor([0, 1, 0, 1])
 
@@ -178,11 +179,13 @@ def test_a_spec_comes_back_from_json_and_holds_its_bounds() -> None:
     for fields in (
         {"shape": (32, 33, 3)}, {"shape": (32, 32, 1)}, {"shape": (2048, 32, 3)}, {"shape": (32, 32)},
         {"betas": ()}, {"betas": (1.0, 1.0)}, {"betas": (2.0, 1.0)}, {"betas": (0.0, 1.0)},
-        {"betas": (1.0, math.nan)}, {"betas": (1.0, math.inf)}, {"betas": tuple(map(float, range(1, 66)))},
+        {"betas": (1.0, math.nan)}, {"betas": (1.0, math.inf)}, {"betas": tuple(map(float, range(1, 18)))},
         {"latent_dim": 321}, {"latent_dim": 0}, {"width": 321}, {"width": 1.5}, {"classes": 257},
     ):  # fmt: skip
         with pytest.raises(ValueError, match=r"size|sides|shape|slopes|latents|width|classes"):
             dataclasses.replace(SPEC, **fields)
+    most = dataclasses.replace(SPEC, betas=tuple(map(float, range(1, MAX_RUNG + 2))))
+    assert len(most.betas) == MAX_SLOPES  # no more than a header can name
     for fields in ({"shape": [32, 32, 3]}, {**SPEC.to_json(), "extra": 1}, {**SPEC.to_json(), "betas": 3}):
         with pytest.raises((KeyError, TypeError, ValueError)):
             LatentSpec.from_json(fields)
