@@ -1,4 +1,4 @@
-"""Kodak through whole files: bytes and PSNR of every rung of a photo model beside JPEG and WebP.
+"""Kodak through whole files: bytes and PSNR of every rung of a model of pixels beside JPEG and WebP.
 
     RCC_DATA=... python bench/photo_kodak.py                    # bench/results/photo_kodak.{json,png} and
                                                                 # photo_kodak_pictures.png
@@ -9,7 +9,7 @@ Every number is of a file that was written to disk, read back and decoded: `rccc
 all RGB samples of the decoded 8-bit image; rows hold means over images, with standard errors. Bits by stage
 are the ideal lengths of the stage's indices, ``container_bits`` the rest of the file. Seconds are wall clock
 an image, the model loaded. JPEG at the same rate is read off the line between Pillow's mean points in
-(log bpp, dB).
+(log bpp, dB). Models of latents, which have no stages, are measured by ``rcc bench``.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from rcc_files import block_bits
 from standard_error import standard_error
 
 import rcccodec
-from rcccodec.bundle import Model, load_model
+from rcccodec.bundle import Model, load_one_shot
 from rcccodec.images import psnr_db
 from rcccodec.sources import load_source
 
@@ -198,7 +198,7 @@ def main() -> None:
     args = parser.parse_args()
 
     began = time.perf_counter()
-    model = load_model(args.model)
+    model = load_one_shot(args.model)
     images = load_source(args.source, "test", limit=args.limit).images()
     options = {"coder": args.coder, "device": args.device}
     with tempfile.TemporaryDirectory() as name:

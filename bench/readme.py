@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from rcccodec.bundle import list_models, read_card
 
@@ -40,17 +41,24 @@ def rerun(transcript: str) -> str:
 
 def model_table() -> str:
     """One row for every rung of every model."""
-    rows = ["| model | rung | beta | stages: block, R in bits, D a block |", "|---|---|---|---|"]
+    rows = ["| model | rung | beta | held out |", "|---|---|---|---|"]
     for name in list_models():
         card = read_card(name)
-        for number, rung in enumerate(card["rungs"]):
-            stages = "; ".join(
-                "{}x{}, {:.2f}, {:.3f}".format(*stage["block"], stage["rate_bits"], stage["distortion"])
-                for stage in rung["stages"]
-            )
+        rungs = card["held_out"] if card.get("kind") == "latent" else card["rungs"]
+        for number, rung in enumerate(rungs):
             default = " (default)" if number == card["default_rung"] else ""
-            rows.append(f"| `{name}` | {number}{default} | {rung['beta']:g} | {stages} |")
+            rows.append(f"| `{name}` | {number}{default} | {rung['beta']:g} | {_held_out(rung)} |")
     return "\n".join(rows) + "\n"
+
+
+def _held_out(rung: dict[str, Any]) -> str:
+    """Stages: block, R in bits, D a block; of latents payload bits a pixel and PSNR."""
+    if "stages" not in rung:
+        return f"{rung['rate_bpp']:.3f} bpp, {rung['psnr_db']:.2f} dB"
+    return "; ".join(
+        "{}x{}, {:.2f}, {:.3f}".format(*stage["block"], stage["rate_bits"], stage["distortion"])
+        for stage in rung["stages"]
+    )
 
 
 def differences(old: str, new: str, tolerance: float = 0.02) -> list[str]:

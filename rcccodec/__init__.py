@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
-    from rcccodec.bundle import Model
+    from rcccodec.bundle import AnyModel
 
     __version__: str
 
@@ -28,42 +28,58 @@ __all__ = ["__version__", "compress", "decompress", "load_model"]
 
 
 def compress(
-    image: "np.ndarray | Sequence[np.ndarray]", model: "str | Model" = "photo", **options: Any
+    image: "np.ndarray | Sequence[np.ndarray]", model: "str | AnyModel" = "photo", **options: Any
 ) -> bytes:
     """Compress one image, or a list of them into one archive.
 
     Args:
         image: uint8 (height, width) grey or (height, width, 3) RGB, or a list of such.
         model: name of a shipped model, path of a bundle, or what `load_model` returned.
-        options: those of `rcccodec.codec.compress`: ``rung``, ``coder``, ``index_code``, ...
+        options: those of `rcccodec.codec.compress`: ``rung``, ``effort`` (1 to 9, how long to search, of
+            models of latents), ``coder``, ``index_code``, ...; or instead of ``rung`` one of ``target_bpp``,
+            ``target_bits`` (of the whole file, at most), ``target_psnr_db`` (at least), ``beta`` (the nearest
+            slope) and ``quality`` (0 to 100).
 
     Returns:
         The bytes of a ``.rcc`` file.
 
     Raises:
-        rcccodec.errors.RccError: one subclass per cause, see `rcccodec.errors`.
+        rcccodec.errors.RccError: one subclass per cause, see `rcccodec.errors`; LimitError: a target is out
+            of reach, or two of them.
     """
     from rcccodec import codec
+    from rcccodec.bundle import load_model
+    from rcccodec.errors import LimitError
+    from rcccodec.request import SPENDING, Request
 
-    return codec.compress(image, model, **options).data
+    if not any(options.get(name) is not None for name in SPENDING):
+        return codec.compress(
+            image, model, **{name: value for name, value in options.items() if name not in SPENDING}
+        ).data
+    if options.pop("rung", None) is not None:
+        raise LimitError("rung: the model's rung is found where something else says how much to spend")
+    bundle = load_model(model) if isinstance(model, str) else model
+    images = [image] if hasattr(image, "shape") else image
+    return Request(bundle.name, **options).encode(images, bundle).data
 
 
 def decompress(
-    data: bytes, model: "str | Model | None" = None, **options: Any
+    data: bytes, model: "str | AnyModel | None" = None, **options: Any
 ) -> "np.ndarray | list[np.ndarray]":
     """Give back the image of a ``.rcc`` file, or the list of images of an archive.
 
     Args:
         data: the whole file.
         model: the model it was made with, if that is not among the shipped ones.
-        options: those of `rcccodec.codec.decompress`: ``max_pixels``.
+        options: those of `rcccodec.codec.decompress`: ``max_pixels``, ``region`` (top, left, height, width).
 
     Returns:
         uint8 (height, width) or (height, width, 3); a list of such for a file of several images.
 
     Raises:
         FormatError: the file is damaged, truncated or foreign.
-        LimitError: it has more than ``max_pixels`` pixels, 2^28 if not given.
+        LimitError: it has more than ``max_pixels`` pixels, 2^28 if not given; a region outside the image, or
+            of several images.
         ModelError: its model is missing or is not ``model``.
     """
     from rcccodec import codec
@@ -90,7 +106,7 @@ def _installed_version() -> str:
         return "0+unknown"
 
 
-def load_model(name_or_path: str) -> "Model":
+def load_model(name_or_path: str) -> "AnyModel":
     """Load a model bundle once, for many calls; see `rcccodec.bundle.load_model`."""
     from rcccodec.bundle import load_model as load
 

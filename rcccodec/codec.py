@@ -28,9 +28,10 @@ from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
 from rcccodec.joint import split_count, to_addresses, to_indices
 from rcccodec.latent import file as latent_file
-from rcccodec.latent.file import Region
+from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.report import LatentReport
+from rcccodec.latent.samples import draw_tiles
 from rcccodec.layout import Layout, group_images
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
@@ -181,7 +182,9 @@ def compress_latents(
     if target_bits is not None:
         made = latent_file.compress_to_bits(sources, settings, target_bits, device=device, progress=progress)
     elif target_psnr_db is not None:
-        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, device=device)
+        made = latent_file.compress_to_psnr(
+            sources, settings, target_psnr_db, device=device, progress=progress
+        )
     else:
         made = latent_file.compress(sources, settings, device=device, progress=progress)
     return Encoded(made.data, made.images, made.report, notes)
@@ -237,6 +240,37 @@ def decompress(
     return images
 
 
+def decompress_prefix(
+    data: bytes,
+    model: str | AnyModel | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    region: Region | None = None,
+) -> Prefix:
+    """Give back what the start of a file still holds: of one image, through a model of latents.
+
+    No checksum is verified: of a damaged file, the tiles up to the first that cannot be read, right or wrong.
+
+    Args:
+        as in `decompress`; ``data`` may be cut short anywhere.
+
+    Raises:
+        FormatError: not one tile is whole, or not such a file. LimitError: several images, a file without
+        tiles, more pixels than ``max_pixels``, a region outside. ModelError: as `decompress`.
+    """
+    header, group = container.unpack_prefix(data)
+    if not header.latent:
+        raise LimitError("a part of a file of shared candidates: only models of latents write tiles")
+    if (pixels := group.width * group.height) > max_pixels:
+        raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
+    if model is None:
+        model = load_model(find_model(header.model_id))
+    model = load_model(model) if isinstance(model, str) else model
+    if not isinstance(model, LatentModel):
+        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+    return latent_file.decompress_prefix(header, group, model, region)
+
+
 def _decompress_one_shot(
     header: Header, groups: Sequence[Group], model: Model, max_pixels: int
 ) -> list[np.ndarray]:
@@ -264,12 +298,19 @@ def _decompress_one_shot(
     return images
 
 
-def draw_samples(model: Model, rung: int | None, count: int, seed: int | None) -> list[np.ndarray]:
-    """Draw tiles from Q_Y (NERD-RCC fig. 4): the first candidates of every stage, added up.
+def draw_samples(model: AnyModel, rung: int | None, count: int, seed: int | None) -> list[np.ndarray]:
+    """Draw tiles from Q_Y (NERD-RCC fig. 4): the first candidates of every stage, added up; of latents see
+    `rcccodec.latent.samples`.
 
     Returns:
         ``count`` uint8 images (h, w) or (h, w, 3) of one tile of the rung each.
+
+    Raises:
+        LimitError: no such rung or seed.
     """
+    if isinstance(model, LatentModel):
+        latent = latent_file.choose_settings(model, slope=rung, seed=seed)
+        return draw_tiles(model, latent.slope, count, latent.channel.seed)
     settings = choose_settings(model, rung=rung, seed=seed)
     layout = Layout(count, *settings.tile, model.channels == 3, settings.tile)
     stages = settings.step.stages
@@ -338,10 +379,22 @@ def _small(sources: list[np.ndarray], tile: tuple[int, int]) -> list[str]:
 def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[list[np.ndarray], list[str]]:
     """Checked images as the model sees them (colour reduced for a grey model), and notes on what was lost."""
     pictures = [images] if isinstance(images, np.ndarray) else list(images)
-    if not pictures:
-        raise LimitError("no image to compress")
+    check_images(pictures)
     sources, notes = [], []
     for x in pictures:
+        if x.ndim == 3 and channels == 1:
+            reduced, lost = to_channels(x, 1)
+            x = reduced[:, :, 0]
+            notes += [note for note in lost if note not in notes]
+        sources.append(x)
+    return sources, notes
+
+
+def check_images(images: Sequence[np.ndarray]) -> None:
+    """Raises: InputError: not images uint8 (h, w) or (h, w, 3). LimitError: none, or an impossible size."""
+    if not images:
+        raise LimitError("no image to compress")
+    for x in images:
         if (
             not isinstance(x, np.ndarray)
             or x.dtype != np.uint8
@@ -351,9 +404,3 @@ def _sources(images: np.ndarray | Sequence[np.ndarray], channels: int) -> tuple[
             raise InputError("an image must be a uint8 array (h, w) or (h, w, 3)")
         if not (1 <= x.shape[0] <= MAX_SIDE and 1 <= x.shape[1] <= MAX_SIDE):
             raise LimitError(f"an image of {x.shape[1]}x{x.shape[0]}: sides must be 1 to {MAX_SIDE}")
-        if x.ndim == 3 and channels == 1:
-            reduced, lost = to_channels(x, 1)
-            x = reduced[:, :, 0]
-            notes += [note for note in lost if note not in notes]
-        sources.append(x)
-    return sources, notes

@@ -135,7 +135,47 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
     Raises: FormatError, with the cause in one line, for anything but a whole and undamaged file.
     """
     cursor = _Cursor(data)
-    if data[: len(MAGIC)] != MAGIC:
+    header = _read_header(cursor)
+    checksum = zlib.crc32(cursor.since(0))
+    groups: list[Group] = []
+    num_images = 0
+    last = False
+    while not last:
+        start = cursor.position
+        flags, count, width, height = _read_group(cursor, len(groups))
+        last = bool(flags & _LAST_GROUP)
+        payload_bytes = cursor.left() - _CHECKSUM_BYTES if last else cursor.varint("payload length")
+        payload = cursor.take(max(0, payload_bytes), "payload")
+        checksum = zlib.crc32(cursor.since(start), checksum)
+        if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum"), "little") != checksum:
+            raise FormatError(
+                f"checksum mismatch in group {len(groups) + 1}: the file is damaged or incomplete"
+            )
+        groups.append(Group(flags & _MODE_MASK, count, width, height, payload))
+        num_images += count
+        _check_group(groups[-1], num_images, FormatError)
+    return header, groups
+
+
+def unpack_prefix(data: bytes) -> tuple[Header, Group]:
+    """Read the only image of a file that may be cut short or damaged, without its checksums.
+
+    Returns: the header, and the image's group with as much of its payload as there is; what is left of the
+    checksum may follow it.
+    Raises: FormatError when not even the image's size is there. LimitError: a file of several images.
+    """
+    cursor = _Cursor(data)
+    header = _read_header(cursor)
+    flags, count, width, height = _read_group(cursor, 0)
+    if count != 1 or not flags & _LAST_GROUP:
+        raise LimitError("a part of a file of several images: only one image can be read in part")
+    group = Group(flags & _MODE_MASK, count, width, height, cursor.take(cursor.left(), "payload"))
+    _check_group(group, 1, FormatError)
+    return header, group
+
+
+def _read_header(cursor: "_Cursor") -> Header:
+    if not cursor.begins_with(MAGIC):
         raise FormatError("not an .rcc file: it does not begin with the letters RCC")
     cursor.take(len(MAGIC), "signature")
     version = cursor.byte("format version")
@@ -161,32 +201,18 @@ def unpack(data: bytes) -> tuple[Header, list[Group]]:
         joint=version == JOINT_VERSION, latent=version == LATENT_VERSION,
     )  # fmt: skip
     _check_header(header, FormatError)
+    return header
 
-    checksum = zlib.crc32(cursor.since(0))
-    groups: list[Group] = []
-    num_images = 0
-    last = False
-    while not last:
-        start = cursor.position
-        flags = cursor.byte("group")
-        last = bool(flags & _LAST_GROUP)
-        if flags & ~(_LAST_GROUP | _SINGLE_IMAGE | _MODE_MASK):
-            raise FormatError(f"reserved bits set in mode byte 0x{flags:02x} of group {len(groups) + 1}")
-        count = 1 if flags & _SINGLE_IMAGE else cursor.varint("number of images")
-        if count < 2 and not flags & _SINGLE_IMAGE:
-            raise FormatError(f"a group of {count} images is not written in its short form")
-        width, height = cursor.varint("width"), cursor.varint("height")
-        payload_bytes = cursor.left() - _CHECKSUM_BYTES if last else cursor.varint("payload length")
-        payload = cursor.take(max(0, payload_bytes), "payload")
-        checksum = zlib.crc32(cursor.since(start), checksum)
-        if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum"), "little") != checksum:
-            raise FormatError(
-                f"checksum mismatch in group {len(groups) + 1}: the file is damaged or incomplete"
-            )
-        groups.append(Group(flags & _MODE_MASK, count, width, height, payload))
-        num_images += count
-        _check_group(groups[-1], num_images, FormatError)
-    return header, groups
+
+def _read_group(cursor: "_Cursor", place: int) -> tuple[int, int, int, int]:
+    """Flags, count, width and height of the group that begins here, ``place`` groups after the first."""
+    flags = cursor.byte("group")
+    if flags & ~(_LAST_GROUP | _SINGLE_IMAGE | _MODE_MASK):
+        raise FormatError(f"reserved bits set in mode byte 0x{flags:02x} of group {place + 1}")
+    count = 1 if flags & _SINGLE_IMAGE else cursor.varint("number of images")
+    if count < 2 and not flags & _SINGLE_IMAGE:
+        raise FormatError(f"a group of {count} images is not written in its short form")
+    return flags, count, cursor.varint("width"), cursor.varint("height")
 
 
 def _check_header(header: Header, error: type[FormatError] | type[LimitError]) -> None:
@@ -238,6 +264,9 @@ class _Cursor:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.position = 0
+
+    def begins_with(self, start: bytes) -> bool:
+        return self._data.startswith(start)
 
     def left(self) -> int:
         return len(self._data) - self.position

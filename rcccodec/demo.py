@@ -1,16 +1,20 @@
 """``rcc demo``: a photograph and a digit that ship with the package, there and back."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
 
-from rcccodec import codec, report
-from rcccodec.bundle import Model, load_model
+from rcccodec import codec
+from rcccodec.bundle import AnyModel, Model, load_model
 from rcccodec.commands import console
 from rcccodec.images import read_image, side_by_side, write_image
+from rcccodec.latent.report import LatentReport
+from rcccodec.report import Report, guarantee_bits
 
 SAMPLES = Path(__file__).parent / "samples"
-PAIRS = (("coffee.png", "photo-pixels"), ("digit.png", "mnist"))  # picture, model
+PAIRS = (("coffee.png", "photo"), ("digit.png", "mnist"))  # picture, model
 
 
 def run(output: str) -> None:
@@ -37,24 +41,39 @@ def run(output: str) -> None:
     console.say(f"pictures: {output} (original left, decoded right)")
 
 
-def _describe(picture: str, x: np.ndarray, encoded: codec.Encoded, model: Model) -> str:
+def _describe(picture: str, x: np.ndarray, encoded: codec.Encoded, model: AnyModel) -> str:
     costs = encoded.report
-    step = model.rungs[costs.rung]
     psnr = "no loss" if costs.psnr_db is None else f"PSNR {costs.psnr_db:.2f} dB"
-    lines = [
+    head = [
         f"{picture}: {x.shape[1]}x{x.shape[0]}, model {model.name}, rung {costs.rung} (beta {costs.beta:g})",
         f"  file     {8 * costs.file_bytes} bits = {costs.file_bytes} bytes, {costs.bpp:.4f} bpp, {psnr}",
-        f"  payload  {costs.payload_bits} bits, {costs.rate_bits_per_block:.2f} for each of the "
-        f"{costs.blocks} indices",
     ]
-    for number, stage in enumerate(step.stages):
+    return "\n".join(head + (_stages(costs, model) if isinstance(costs, Report) else _latents(costs)))
+
+
+def _stages(costs: Report, model: Model) -> list[str]:
+    lines = [
+        f"  payload  {costs.payload_bits} bits, {costs.rate_bits_per_block:.2f} for each of the "
+        f"{costs.blocks} indices"
+    ]
+    for number, stage in enumerate(model.rungs[costs.rung].stages):
         height, width = stage.block
         rate = stage.rate_bits
         lines.append(
             f"  stage {number}  {height}x{width} blocks: R {rate:.2f} bits, "
-            f"guarantee R + log2(R + 1) + 5 = {report.guarantee_bits(rate):.2f} bits a block"
+            f"guarantee R + log2(R + 1) + 5 = {guarantee_bits(rate):.2f} bits a block"
         )
-    return "\n".join(lines)
+    return lines
+
+
+def _latents(costs: LatentReport) -> list[str]:
+    return [
+        f"  payload  {costs.payload_bits} bits: {costs.dimension_bits} of latents, "
+        f"{costs.class_bits} of classes",
+        f"  channel  divergence {costs.divergence_bits:.0f} bits, "
+        f"{costs.divergence_bits / costs.positions:.1f} for each 16x16 pixels; "
+        f"{costs.coder}, 2^{costs.log2_num_candidates:g} states",
+    ]
 
 
 def _stack(panels: list[np.ndarray]) -> np.ndarray:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rcccodec.stages import Progress, Search
 
 
+SPENDING = ("beta", "quality", "target_bits", "target_bpp", "target_psnr_db")  # at most one says how much
+
+
 @dataclass(frozen=True)
 class Request:
     """The options of ``rcc compress`` that decide what a file holds, and the device.
@@ -26,6 +29,9 @@ class Request:
     At most one of ``beta`` (slope), ``quality`` (0 to 100), ``target_bits``, ``target_bpp`` and
     ``target_psnr_db`` is given.
     ``None`` is the model's default, as in `rcccodec.codec.compress`.
+
+    Raises:
+        LimitError: two of them.
     """
 
     model: str
@@ -41,6 +47,11 @@ class Request:
     seed: int | None = None
     joint: bool | None = None
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        given = [name for name in SPENDING if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise LimitError(f"{given[0]} and {given[1]}: only one can say how much to spend")
 
     def fingerprint(self, model_sha256: str) -> str:
         """SHA-256 of all that decides a file besides its image: a file made by an equal one is not made anew.
@@ -64,7 +75,7 @@ class Request:
         Args:
             images: as `rcccodec.codec.compress` takes them.
             model: loaded from ``self.model``.
-            progress: makes what is told (done, total) candidates of one rung.
+            progress: makes what is told (done, total) candidates, or bits, of one rung.
             search: see `rcccodec.codec.compress`.
 
         Raises:
@@ -73,8 +84,11 @@ class Request:
         from rcccodec import codec, ladder
         from rcccodec.latent.model import LatentModel
 
+        codec.check_images(images)
         target_bits = self.target_bits
         if self.target_bpp is not None:
+            if not 0 < self.target_bpp < math.inf:
+                raise LimitError(f"target of {self.target_bpp:g} bits a pixel: must be a positive number")
             target_bits = math.floor(self.target_bpp * sum(x.shape[0] * x.shape[1] for x in images))
         targeted = target_bits is not None or self.target_psnr_db is not None
         if isinstance(model, LatentModel) and targeted and self.coder in (None, "trellis"):

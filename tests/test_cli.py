@@ -501,7 +501,7 @@ def test_every_kind_of_training_runs(work: Path, rcc, source: str, options: list
 def test_the_demo_prints_costs_and_guarantees_and_writes_a_picture(
     work: Path, rcc, tiny: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    for name, model in (("photo-pixels", "colour"), ("mnist", "grey")):
+    for name, model in (("photo", "colour"), ("mnist", "grey")):
         shutil.copytree(tiny / model, work / "shipped" / name)
     monkeypatch.setenv("RCC_MODELS", str(work / "shipped"))
     code, out, err = rcc("demo", "-o", "side.png")

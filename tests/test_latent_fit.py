@@ -56,6 +56,12 @@ def test_a_code_of_classes_without_structure_loses_next_to_nothing() -> None:
     assert 3 <= mean_bits(tested, fit_class_code(trained, 8)) < 3.02
 
 
+def test_uneven_classes_without_structure_cost_their_entropy() -> None:
+    random, share = np.random.default_rng(4), np.array([0.9, 0.04, 0.03, 0.01, 0.01, 0.005, 0.004, 0.001])
+    trained, tested = (random.choice(8, (n, 16, 16), p=share) for n in (60, 20))
+    assert mean_bits(tested, fit_class_code(trained, 8)) < float(-np.log2(share)[tested].mean()) + 0.02
+
+
 @pytest.mark.parametrize("tiles", [1, 3])
 def test_classes_never_seen_and_very_few_tiles_still_make_a_code(tiles: int) -> None:
     code = fit_class_code(np.zeros((tiles, 16, 16), np.int64), 200)

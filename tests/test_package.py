@@ -89,7 +89,7 @@ def test_a_wheel_carries_models_samples_and_format_and_works_alone(model_folder:
 
 
 def test_the_shipped_models_load_are_hashed_and_fit_40_megabytes():
-    for name, least_rungs in (("mnist", 6), ("photo-pixels", 4)):
+    for name, least_rungs in (("mnist", 6), ("photo-pixels", 4), ("photo", 6)):
         assert name in list_models()
         model = load_model(name)
         assert len(model.rungs) >= least_rungs
@@ -138,3 +138,11 @@ def test_rooms_are_attributes_of_a_bare_import_and_load_no_torch():
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def test_the_table_of_models_shows_what_each_kind_was_measured_in(readme: ModuleType):
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[4].strip() for line in readme.model_table().splitlines()
+    }
+    assert re.fullmatch(r"\d\.\d{3} bpp, \d\d\.\d\d dB", rows["`photo`"])
+    assert re.fullmatch(r"32x32, [\d.]+, [\d.]+", rows["`mnist`"])

@@ -15,11 +15,27 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
     return None if name is None else Path(console.output_name(context, option, name))
 
 
+def _names(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Words that commas part, but for one that is a folder."""
+    parts = [[word] if Path(word).is_dir() else word.split(",") for word in words]
+    names = tuple(name.strip() for some in parts for name in some)
+    if not all(names):
+        raise click.BadParameter("a name is empty", context, option)
+    return names
+
+
+def _efforts(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[int, ...]:
+    names = _names(context, option, words)
+    if not all(name in "123456789" and len(name) == 1 for name in names):
+        raise click.BadParameter("whole numbers from 1 to 9, with commas between them", context, option)
+    return tuple(int(name) for name in names)
+
+
 @click.command(
     epilog=console.examples(
         "rcc bench",
         "rcc bench --against ntc --data mnist --images 1000 --json r.json --plot r.png",
-        "rcc bench --data kodak --images 4 --against jpeg --against webp --report kodak.html",
+        "rcc bench --data kodak --images 4 --against ntc,jpeg,webp --effort 1,5 --report kodak.html",
         "rcc bench --data mnist --against ecsq --against ba --coder pfr --index-code zipf --seeds 5",
         "rcc bench --data mnist --against runs/my-ntc --models runs/my-model",
     )
@@ -27,11 +43,12 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
 @click.option(
     "--against",
     multiple=True,
+    callback=_names,
     metavar="REFERENCE",
     help="ntc, ntc-block (learned transform coding; on small images its encoder searches, as this codec's "
     "does), ntc-plain, ntc-block-plain (it only rounds), jpeg, webp, ecsq (KLT and scalar quantiser), ba "
-    "(Blahut-Arimoto), or the folder of a baseline of your own; repeatable. Default: ecsq; jpeg and webp for "
-    "photographs.",
+    "(Blahut-Arimoto), or the folder of a baseline of your own; several with commas, or repeated. "
+    "Default: ecsq; jpeg and webp for photographs.",
 )
 @click.option(
     "--data", metavar="SOURCE", help="A data set, folder or image; its test split. Default: embedded digits."
@@ -47,15 +64,28 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
     "--coder",
     "coders",
     multiple=True,
-    type=click.Choice(["pfr", "orc", "mincost"]),
-    help="Repeatable. Default: all three; mincost and pfr for the embedded digits, mincost for photographs.",
+    type=click.Choice(["trellis", "pfr", "orc", "mincost"]),
+    help="Repeatable. Default: trellis for models of latents (photo), the only ones that have it; "
+    "else all three others; mincost and pfr for the embedded digits, mincost for photographs.",
+)
+@click.option(
+    "--effort",
+    "efforts",
+    multiple=True,
+    callback=_efforts,
+    metavar="1-9",
+    help="Of models of latents, a curve each; several with commas, or repeated. Default: 5.",
 )
 @click.option(
     "--index-code",
     type=click.Choice(["zipf", "fitted", "prior"]),
     help="Default: as rcc compress chooses for each coder.",
 )
-@click.option("--candidates", type=click.IntRange(1, 1 << 24), help="N. Default: the model's.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 1 << 24),
+    help="N, or states of a trellis, instead of an effort. Default: the model's.",
+)
 @click.option(
     "--seeds",
     type=click.IntRange(min=1),
@@ -73,6 +103,7 @@ def bench(
     models: tuple[str, ...],
     images: int | None,
     coders: tuple[str, ...],
+    efforts: tuple[int, ...],
     index_code: str | None,
     candidates: int | None,
     seeds: int | None,
@@ -95,7 +126,7 @@ def bench(
 
     from rcccodec.comparison import figure, html_report, results, run, table
     from rcccodec.comparison.image_set import EMBEDDED, load_image_set
-    from rcccodec.comparison.summary import bjontegaard_deltas
+    from rcccodec.comparison.summary import bjontegaard_deltas, effort_levels
 
     if plot_path or report_path:
         figure.require_matplotlib()
@@ -107,7 +138,8 @@ def bench(
         chosen,
         models,
         against,
-        coders=coders or run.CODERS[: 3 if not few else 2 if chosen.archive else 1],
+        coders=coders,
+        efforts=efforts,
         index_code=index_code,
         num_candidates=candidates,
         num_seeds=seeds or (1 if few else 3),
@@ -124,7 +156,7 @@ def bench(
 
     comparison = run.compare(plan, say, bar)
     deltas = bjontegaard_deltas(comparison)
-    for line in table.delta_lines(deltas):
+    for line in (*table.level_lines(effort_levels(comparison)), *table.delta_lines(deltas)):
         say(line)
     drawing = figure.figure_bytes(comparison, plot_path.suffix.lower()[1:]) if plot_path else b""
     page = html_report.report_bytes(comparison, deltas) if report_path else b""

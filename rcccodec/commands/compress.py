@@ -56,8 +56,7 @@ if TYPE_CHECKING:
     "-e",
     "--effort",
     type=click.IntRange(1, 9),
-    help="How long to search, for models of latents such as photo: a level takes up to four times as long as "
-    "the one before, and decodes as fast. [5]",
+    help="How long to search, for models of latents such as photo; see above. --candidates overrides it. [5]",
 )
 @click.option(
     "--coder",
@@ -132,8 +131,20 @@ def compress(
     OUT/.rcc-folder.jsonl says was made of the same image (by SHA-256), model and options. Images that cannot
     be read are named and passed over, with exit code 3.
 
+    With a model of latents -e says how many states (2^L) the search for the best path goes through at every
+    bit:
+
+    \b
+      -e        1     2     3     4     5     6     7     8     9
+      L         6     8    10    11    12    13    14    15    17
+      steps  1/64  1/16   1/4   1/2     1     2     4     8    32
+
+    The file's size does not depend on L, its quality does: each level gains less than the one before.
+    Decoding takes no longer. Such models make an archive in one process, whatever --jobs says, and begin
+    it anew after an interruption; a folder OUT has neither limit.
+
     torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
-    share the candidates of every search. The file is the same.
+    share the candidates of every search. The file is the same. (Models of latents gain nothing by it.)
     """
     if sum(value is not None for value in (beta, quality, target_bits, target_bpp, target_psnr)) > 1:
         raise click.UsageError(
@@ -188,7 +199,7 @@ def compress(
         inputs = tuple(str(folder / name) for name in list_files(folder, PICTURES))
     images = _read_images(inputs, quiet)
 
-    from rcccodec.bundle import load_model
+    from rcccodec.bundle import Model, load_model
     from rcccodec.latent.report import LatentReport
     from rcccodec.parts import choose_in_parts
     from rcccodec.ranks import joined, shared_search
@@ -196,6 +207,7 @@ def compress(
 
     bundle = load_model(model)
     to_stderr = output == console.STANDARD_STREAM
+    unit = "candidates" if isinstance(bundle, Model) else "bits"
     with joined() as ranks, shared_search(ranks):
         quiet = quiet or not ranks.is_first
         keep = None
@@ -204,7 +216,7 @@ def compress(
         encoded = request().encode(
             images,
             bundle,
-            progress=partial(console.progress_bar, "compress", quiet),
+            progress=partial(console.progress_bar, "compress", quiet, unit=unit),
             search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
         )
     if not ranks.is_first:
@@ -258,6 +270,7 @@ def _latent_summary(encoded: "Encoded", model_name: str, output: str) -> str:
         100 * bits / (8 * report.file_bytes)
         for bits in (report.dimension_bits, report.class_bits, report.framing_bits)
     ]
+    exact = "an exact simulation as N grows" if report.coder in ("pfr", "orc") else "not an exact simulation"
     searched = "states" if report.coder == "trellis" else "candidates a chunk"
     return "\n".join(
         [
@@ -266,8 +279,7 @@ def _latent_summary(encoded: "Encoded", model_name: str, output: str) -> str:
             f"all else {per_cent[2]:.1f} %",
             f"  model      {model_name}, rung {report.rung}, beta {report.beta:g}, "
             f"divergence {report.divergence_bits / report.positions:.1f} bits for each 16x16 pixels",
-            f"  coder      {report.coder}, 2^{report.log2_num_candidates:g} {searched}, "
-            f"{report.encode_s:.1f} s",
+            f"  coder      {report.coder}, 2^{report.log2_num_candidates:g} {searched}: {exact}",
         ]
     )
 

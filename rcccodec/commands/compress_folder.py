@@ -18,7 +18,7 @@ from rcccodec.model_search import model_path, parse_card
 from rcccodec.request import Request
 
 if TYPE_CHECKING:
-    from rcccodec.bundle import Model
+    from rcccodec.bundle import AnyModel
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ def _make_folders(folder: Path) -> None:
 def _make(task: _Task) -> _Made:
     """Read and encode one image; its own faults are returned, so that the others go on."""
     from rcccodec.images import read_image
+    from rcccodec.report import Report
 
     hashed = b""
     try:
@@ -156,13 +157,13 @@ def _make(task: _Task) -> _Made:
     except (InputError, LimitError) as error:
         return _Made(task.source, task.file, hashed, b"", {}, [], error=error)
     report = encoded.report
-    saturated_bits = report.margin_bits if report.saturated else None
+    saturated_bits = report.margin_bits if isinstance(report, Report) and report.saturated else None
     notes = [*notes, *encoded.notes]
     return _Made(task.source, task.file, hashed, encoded.data, report.as_json(), notes, saturated_bits)
 
 
 @lru_cache(maxsize=1)
-def _model(name: str) -> "Model":
+def _model(name: str) -> "AnyModel":
     from rcccodec.bundle import load_model
 
     return load_model(name)

@@ -1,12 +1,27 @@
 """``rcc decompress``: a ``.rcc`` file to an image, or to a folder of them; and a folder of such files."""
 
 import os
+import re
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rcccodec.commands import console
 from rcccodec.errors import OutputError, RccError
+
+if TYPE_CHECKING:
+    from rcccodec.latent.file import Region
+
+
+def _region(_context: click.Context, _option: click.Parameter, text: str | None) -> "Region | None":
+    """(top, left, height, width) of "X,Y,W,H"."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\s*-?\d{1,9}\s*(,\s*-?\d{1,9}\s*){3}", text, re.ASCII):
+        raise click.BadParameter(f"{text!r:.60} is not X,Y,W,H: four whole numbers of pixels")
+    left, top, width, height = (int(part) for part in text.split(","))
+    return top, left, height, width
 
 
 @click.command(
@@ -15,6 +30,8 @@ from rcccodec.errors import OutputError, RccError
         "rcc decompress digits.rcc -o digits/",
         "rcc decompress small/ -o pictures/",
         "rcc decompress - -o - < photo.rcc > photo.png",
+        "rcc decompress photo.rcc -o corner.png --region 0,0,320,200",
+        "rcc decompress half-loaded.rcc -o photo.png --partial",
     )
 )
 @click.argument("source", metavar="INPUT")
@@ -33,10 +50,30 @@ from rcccodec.errors import OutputError, RccError
     type=click.IntRange(min=1),
     help="Refuse a file whose images have more in all. Default: 2^28.",
 )
+@click.option(
+    "--region",
+    metavar="X,Y,W,H",
+    callback=_region,
+    help="Only this part of the only image: left, top, width, height, in pixels. Of models of latents no "
+    "more is made than it needs.",
+)
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Take a file that was cut short, of one image and a model of latents: its tiles of 256x256 "
+    "pixels that are whole, and the mean colour elsewhere. Checksums are not verified.",
+)
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def decompress(
-    source: str, output: str, model: str | None, max_pixels: int | None, no_overwrite: bool, quiet: bool
+    source: str,
+    output: str,
+    model: str | None,
+    max_pixels: int | None,
+    region: "Region | None",
+    partial: bool,
+    no_overwrite: bool,
+    quiet: bool,
 ) -> None:
     """Decompress a .rcc file.
 
@@ -50,26 +87,48 @@ def decompress(
     if os.path.isdir(source):
         if output == console.STANDARD_STREAM:
             raise click.UsageError("a folder cannot go to standard output: name a folder with -o")
+        if region is not None or partial:
+            raise click.UsageError("--region and --partial are for one file, not for a folder")
         _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet)
     else:
-        _decompress_file(source, output, model, max_pixels, not no_overwrite, quiet)
+        options = {"region": region} | ({"max_pixels": max_pixels} if max_pixels else {})
+        _decompress_file(source, output, model, options, not no_overwrite, quiet, partial=partial)
 
 
 def _decompress_file(
-    source: str, output: str, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+    source: str,
+    output: str,
+    model: str | None,
+    options: dict[str, Any],
+    overwrite: bool,
+    quiet: bool,
+    *,
+    partial: bool = False,
 ) -> None:
+    """``options``: those of `rcccodec.codec.decompress`."""
     from rcccodec import container
 
     data = console.read_input(source)
     with console.about(source):
-        count = sum(group.count for group in container.unpack(data)[1])
+        groups = [container.unpack_prefix(data)[1]] if partial else container.unpack(data)[1]
+    count = sum(group.count for group in groups)
     into_folder = _check_output(output, count, overwrite)
 
     from rcccodec import atomic, codec
     from rcccodec.images import image_bytes, write_image
 
     with console.about(source):
-        images = codec.decompress(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+        if partial:
+            found = codec.decompress_prefix(data, model, **options)
+            images = [found.image]
+            is_whole = found.whole_tiles == found.tiles
+            rest = "" if is_whole else "; the rest is filled with the mean"
+            console.remark(
+                f"note: {console.shown(source)}: {found.whole_tiles} of {found.tiles} tiles are there{rest}",
+                quiet,
+            )
+        else:
+            images = codec.decompress(data, model, **options)
     if output == console.STANDARD_STREAM:
         atomic.write_stdout(image_bytes(images[0], ".png"))
         return
@@ -115,7 +174,8 @@ def _decompress_folder(
             except OSError as error:
                 raise output_error(target.parent, error) from error
             end = os.sep if name in archives else ""
-            _decompress_file(str(source / name), f"{target}{end}", model, max_pixels, overwrite, True)
+            options = {"max_pixels": max_pixels} if max_pixels else {}
+            _decompress_file(str(source / name), f"{target}{end}", model, options, overwrite, True)
         except OutputError:
             raise
         except RccError as error:

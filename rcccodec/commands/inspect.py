@@ -1,12 +1,15 @@
 """``rcc info``, ``rcc models`` and ``rcc samples``: what a file holds, what there is, what a model draws."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rcccodec.commands import console
 from rcccodec.errors import ModelError
+
+if TYPE_CHECKING:
+    from rcccodec.container import Group
 
 
 @click.command(
@@ -33,6 +36,9 @@ def info(source: str, as_json: bool) -> None:
 def file_facts(data: bytes) -> dict[str, Any]:
     """The documented keys of ``rcc info --json``.
 
+    Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states``
+    of a trellis instead of ``num_candidates``.
+
     ``images`` lists runs of equal images as {count, width, height, mode}. If the model is not installed,
     ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
 
@@ -43,14 +49,18 @@ def file_facts(data: bytes) -> dict[str, Any]:
 
     header, groups = container.unpack(data)
     name, sha256 = _installed(header.model_id)
+    coder = container.CODERS[header.coder]
+    method: dict[str, Any] = {"coder": coder}
+    if header.latent:
+        method |= {"rung": header.rung, "seed": header.seed, "tiles": _tiles(groups)}
+    else:
+        method |= {"index_code": container.INDEX_CODES[header.index_code], "seed": header.seed}
+    method["states" if coder == "trellis" else "num_candidates"] = header.num_candidates
     return {
         "format_version": header.version,
         "model": name,
         "model_sha256": sha256,
-        "coder": container.CODERS[header.coder],
-        "index_code": container.INDEX_CODES[header.index_code],
-        "seed": header.seed,
-        "num_candidates": header.num_candidates,
+        **method,
         "images": [
             {"count": g.count, "width": g.width, "height": g.height, "mode": container.MODES[g.mode]}
             for g in groups
@@ -58,6 +68,14 @@ def file_facts(data: bytes) -> dict[str, Any]:
         "payload_bits": 8 * sum(len(group.payload) for group in groups),
         "file_bytes": len(data),
     }
+
+
+def _tiles(groups: "list[Group]") -> int:
+    """Tiles of all images of a file of latents."""
+    from rcccodec.latent.spec import LATENT_STRIDE, TILE
+
+    side = TILE * LATENT_STRIDE
+    return sum(g.count * -(-g.width // side) * -(-g.height // side) for g in groups)
 
 
 @click.command(epilog=console.examples("rcc models", "rcc models --json"))
@@ -87,6 +105,8 @@ def models(as_json: bool) -> None:
 
 
 def _ladder(name: str, card: dict[str, Any]) -> str:
+    if card.get("kind") == "latent":
+        return _latent_ladder(name, card)
     lines = [
         f"{name}: {'colour' if card['channels'] == 3 else 'grey'}, trained on {card['source']}, "
         f"N {card['default_num_candidates']}, {card['sha256'][:12]}"
@@ -102,8 +122,24 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _latent_ladder(name: str, card: dict[str, Any]) -> str:
+    lines = [
+        f"{name}: colour, trained on {card['source']}, latents, {card['sha256'][:12]}; "
+        "payloads of held-out pictures:"
+    ]
+    for number, row in enumerate(card["held_out"]):
+        mark = "  default" if number == card["default_rung"] else ""
+        lines.append(
+            f"  rung {number:<2} beta {row['beta']:<8.4g} {row['rate_bpp']:.4f} bpp, {row['psnr_db']:.2f} dB"
+            f"{mark}"
+        )
+    return "\n".join(lines)
+
+
 @click.command(
-    epilog=console.examples("rcc samples mnist -o grid.png", "rcc samples photo-pixels -o grid.png --seed 7")
+    epilog=console.examples(
+        "rcc samples mnist -o grid.png", "rcc samples photo -o grid.png --count 4 --seed 7"
+    )
 )
 @click.argument("model")
 @click.option(
@@ -122,7 +158,11 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
 def samples(
     model: str, output: str, beta: float | None, count: int, seed: int | None, no_overwrite: bool, quiet: bool
 ) -> None:
-    """Draw from a model's Q_Y, the law of its reconstructions, as a grid of tiles."""
+    """Draw from a model's Q_Y, the law of its reconstructions, as a grid of tiles.
+
+    Of a model of latents: the classes of a tile of 256x256 pixels from their code, latents from the Gaussians
+    of those classes, and the picture that these make.
+    """
     import numpy as np
 
     from rcccodec import codec, ladder

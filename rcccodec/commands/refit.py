@@ -6,8 +6,8 @@ import click
 
 from rcccodec.commands import console
 from rcccodec.commands.train import command_line
-from rcccodec.errors import OutputError
-from rcccodec.model_search import model_path
+from rcccodec.errors import ModelError, OutputError
+from rcccodec.model_search import model_path, read_card
 
 
 @click.command(
@@ -54,6 +54,10 @@ def refit(
     """
     if (Path(output) / "model.json").exists():
         raise OutputError(f"{output}: holds a model; name another folder")
+    if read_card(model).get("kind") == "latent":
+        raise ModelError(
+            f"{model}: a model of latents has no index codes to fit anew; rcc train makes all of it"
+        )
 
     import torch
 

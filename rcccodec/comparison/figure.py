@@ -1,6 +1,7 @@
 """The figure of a comparison: every codec's curve with its band, R(D), floor and guarantee.
 
-Small images: bits an image against summed squared error. Photographs: bits a pixel against PSNR.
+Small images: bits an image against summed squared error. Photographs: bits a pixel against PSNR, and a panel
+of the differences, which are small beside the curves: bits at equal PSNR in percent of a reference's.
 """
 
 import io
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from rcccodec.comparison.bjontegaard import rates_at_equal_quality
 from rcccodec.comparison.measured import Curve
 from rcccodec.comparison.summary import Comparison, curve_results
 from rcccodec.comparison.theory import Limit
@@ -18,6 +20,7 @@ from rcccodec.errors import InputError
 _OURS = ("#c1272d", "#e8812c", "#7b3294", "#b5838d", "#5e548e", "#d4a017")
 _OTHERS = ("#1b6ca8", "#2a9d8f", "#6a994e", "#8d99ae", "#457b9d", "#3a5a40")
 _MARKS = "osD^vP"
+_HEADROOM_PERCENT = 30  # above the best codec's worst, in the panel of differences; what is dearer leaves it
 _THEORY = (  # field of Limit, line, width, label, side and height of the label
     ("floor_bits", ":", 1.2, "floor of exact simulation, one image an index", "", 0.0),
     ("sharper_bits", "-.", 1.0, "known bound I + log2(I + 3.4) + 1", "", 0.0),
@@ -53,10 +56,12 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10.5, 6.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
     archive = comparison.images.archive
+    base = None if archive else _base(comparison.curves)
+    heights = [6.2] if base is None else [6.2, 3.2]  # inches
+    figure = Figure(figsize=(10.5, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes, *below = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     lines: list[_Line] = []
     colours = _colours(comparison.curves)
     widest = 0.0
@@ -64,7 +69,7 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
     for number, curve in enumerate(comparison.curves):
         line = _draw_curve(axes, curve, curve_results(curve, comparison), archive, colours[curve.key], number)
         lines.append(line)
-        if curve.kind == "rcc":
+        if curve.kind == "rcc" or (curve.kind == "reference" and curve.sha256 and not archive):
             widest = max(widest, float(line.x.max()))
     if archive:
         lines += _draw_theory(axes, list(comparison.limits.values()))
@@ -73,24 +78,55 @@ def figure_bytes(comparison: Comparison, kind: str) -> bytes:
         axes.set_ylim(bottom=0)
     else:
         axes.set(xlabel="bits a pixel (whole files)", ylabel="PSNR, dB")
-        axes.set_xlim(0, 2.2 * widest)
+        axes.set_xlim(0, 1.3 * widest)
     _limit_height(axes, [line for line in lines if line.name not in bounds])  # in-sample ones go far down
     axes.set_title(comparison.images.described, fontsize=10, loc="left", color="0.3")
     axes.grid(alpha=0.2)
     axes.spines[["top", "right"]].set_visible(False)
     _label(axes, lines, archive)
+    if base is not None:
+        _draw_differences(below[0], lines, next(line for line in lines if line.name == base.name))
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
     figure.savefig(buffer, format=kind, dpi=140, metadata=metadata)
     return buffer.getvalue()
 
 
+def _base(curves: Sequence[Curve]) -> Curve | None:
+    """What the panel of differences holds codecs against: the first learned reference, else the first one."""
+    references = [curve for curve in curves if curve.kind == "reference" and curve.points]
+    learned = [curve for curve in references if curve.sha256]
+    return next(iter(learned or references), None)
+
+
+def _draw_differences(axes: Any, lines: Sequence[_Line], base: _Line) -> None:
+    """Bits at equal PSNR in percent, where both codecs reach it."""
+    drawn = []
+    for line in lines:
+        pairs = [list(zip(one.x.tolist(), one.y.tolist(), strict=True)) for one in (base, line)]
+        found = None if line is base else rates_at_equal_quality(*pairs)
+        if found is not None:
+            style = {"linestyle": line.handle.get_linestyle(), "linewidth": line.handle.get_linewidth()}
+            axes.plot(found[0], 100 + found[1], color=line.colour, **style)
+            drawn.append(found[1])
+    axes.axhline(100, color=base.colour, linewidth=1.5)
+    axes.set(xlabel="PSNR, dB", ylabel=f"bits, % of those of\n{base.name}")
+    if drawn:
+        top = 100 + max(min(float(np.max(one)) for one in drawn), 0)
+        axes.set_ylim(top=top + _HEADROOM_PERCENT)
+    axes.grid(alpha=0.2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _colours(curves: Sequence[Curve]) -> dict[str, str]:
     ours = [c.key for c in curves if c.kind == "rcc"]
-    others = [c.key for c in curves if c.kind != "rcc"]
-    return {key: _OURS[i % len(_OURS)] for i, key in enumerate(ours)} | {
-        key: _OTHERS[i % len(_OTHERS)] for i, key in enumerate(others)
-    }
+    ideal = [c.key for c in curves if c.kind == "bound" and c.sha256]
+    others = [c.key for c in curves if c.kind != "rcc" and c.key not in ideal]
+    return (
+        {key: _OURS[i % len(_OURS)] for i, key in enumerate(ours)}
+        | {key: _OTHERS[i % len(_OTHERS)] for i, key in enumerate(others)}
+        | dict.fromkeys(ideal, "0.35")
+    )
 
 
 def _draw_curve(

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,21 @@ MS_SSIM_SIDE = 161  # five scales of an 11x11 window need this many pixels
 
 
 @dataclass(frozen=True)
+class BitsSplit:
+    """Where the bits of a file of latents go, bits an image; the four add up to the whole file.
+
+    divergence_bits: of the posteriors from the priors, what the channel costs at the least. search_bits: what
+    is sent through the channel less the divergence; below 0 where a search was cut short, which then shows in
+    the distortion. class_bits: which priors. framing_bits: headers, lengths and checksums.
+    """
+
+    divergence_bits: float
+    search_bits: float
+    class_bits: float
+    framing_bits: float
+
+
+@dataclass(frozen=True)
 class Point:
     """One setting of a codec on n images.
 
@@ -25,6 +40,7 @@ class Point:
     samples: (n,), h * w * channels. ms_ssim: (n,) or None. encode_s, decode_s: seconds an image.
     pictures: the first decoded images. codebooks: (bits an image, squared error) of every seed.
     certified: share of PFR choices that are certain. blocks_per_index: of each stage, in this codec's files.
+    split: of files of latents.
     """
 
     setting: str
@@ -42,6 +58,7 @@ class Point:
     codebooks: tuple[tuple[float, float], ...] = ()
     certified: float | None = None
     blocks_per_index: tuple[int, ...] = ()
+    split: BitsSplit | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,7 @@ class Curve:
 
     key: short and fit for a file name. kind: "rcc", "reference" or "bound" (no files behind it).
     exact: whether the guarantee of channel simulation is its own. sha256: of its model.
+    coder, effort: of a model of latents; no effort where the number of candidates was given.
     """
 
     key: str
@@ -59,6 +77,8 @@ class Curve:
     kind: str = "reference"
     exact: bool = False
     sha256: str | None = None
+    coder: str | None = None
+    effort: int | None = None
 
 
 def axis_bits(point: Point, images: ImageSet) -> np.ndarray:
@@ -163,6 +183,7 @@ def average_codebooks(points: Sequence[Point], images: ImageSet) -> Point:
         return np.mean([getattr(point, name) for point in points], axis=0)
 
     certified = [point.certified for point in points if point.certified is not None]
+    splits = [asdict(point.split) for point in points if point.split is not None]
     return replace(
         points[0],
         payload_bits=mean("payload_bits"),
@@ -173,4 +194,7 @@ def average_codebooks(points: Sequence[Point], images: ImageSet) -> Point:
         decode_s=float(mean("decode_s")),
         codebooks=tuple((float(axis_bits(p, images).mean()), float(p.squared_error.mean())) for p in points),
         certified=math.fsum(certified) / len(certified) if certified else None,
+        split=BitsSplit(**{name: float(np.mean([s[name] for s in splits])) for name in splits[0]})
+        if splits
+        else None,
     )

@@ -11,7 +11,10 @@ from rcccodec.comparison.measured import Curve, Point, measure_point
 from rcccodec.errors import InputError
 
 LEAST_SIDE = 64  # below it their headers are the file
-QUALITIES = {"jpeg": (1, 3, 5, 8, 12, 18, 26), "webp": (0, 1, 3, 6, 12, 20, 30)}
+QUALITIES = {
+    "jpeg": (1, 3, 5, 8, 12, 18, 26, 40, 60, 80),
+    "webp": (0, 1, 3, 6, 12, 20, 30, 50, 75, 90),
+}
 OPTIONS = {"jpeg": {"format": "JPEG", "optimize": True}, "webp": {"format": "WEBP", "method": 6}}
 NAMES = {"jpeg": "JPEG", "webp": "WebP"}
 

@@ -8,8 +8,9 @@
 ``results`` holds parallel lists, cheapest point first: ``bpp``, ``psnr-rgb``, ``encoding_time`` and
 ``decoding_time`` (seconds an image; 0 for bounds, which have no files) as CompressAI writes them, and
 ``bits_per_image``, ``payload_bits`` (of all images), ``mse``, ``distortion`` (summed squared error an image,
-pixels in [0, 1]), ``rd_limit_bits``, ``overhead_bits``, ``guarantee_bits``, ``ci95`` and more, null where not
-known.
+pixels in [0, 1]), ``divergence_bits``, ``search_bits``, ``class_bits`` and ``framing_bits`` (of models of
+latents, bits an image, together the whole file), ``rd_limit_bits``, ``overhead_bits``, ``guarantee_bits``,
+``ci95`` and more, null where not known.
 """
 
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from rcccodec.atomic import write_bytes
 from rcccodec.comparison.measured import Curve
-from rcccodec.comparison.summary import Comparison, Record, curve_results
+from rcccodec.comparison.summary import Comparison, Record, curve_results, effort_levels
 
 
 def curve_json(curve: Curve, comparison: Comparison) -> Record:
@@ -51,6 +52,7 @@ def result_files(path: Path, comparison: Comparison, deltas: list[Record]) -> di
         "files": {key: name.name for key, name in beside.items()},
         "theory": {sha256: [x.as_json() for x in limits] for sha256, limits in comparison.limits.items()},
         "bjontegaard": deltas,
+        "efforts": effort_levels(comparison),
         **comparison.run,
     }
     return {name: _text(content) for name, content in files.items()}

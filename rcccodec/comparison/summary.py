@@ -1,18 +1,19 @@
 """From curves to numbers: a record for every point, and Bjontegaard deltas with intervals over images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from rcccodec.comparison.bjontegaard import bd_quality, bd_rate_percent
+from rcccodec.comparison.bjontegaard import bd_quality, bd_rate_percent, common_quality
 from rcccodec.comparison.bootstrap import interval95, interval_of, resampled_shares
 from rcccodec.comparison.image_set import ImageSet
-from rcccodec.comparison.measured import Curve, Point, axis_bits, mean_psnr_db
+from rcccodec.comparison.measured import BitsSplit, Curve, Point, axis_bits, mean_psnr_db
 from rcccodec.comparison.theory import Limit, limit_at
 
 BD_RESAMPLES = 300
+_SPLIT = [field.name for field in fields(BitsSplit)]
 Record = dict[str, Any]
 
 
@@ -66,6 +67,7 @@ def point_record(point: Point, images: ImageSet, limits: Sequence[Limit], exact:
         "certified_fraction": point.certified,
         "index_code": point.index_code,
         "blocks_per_index": list(point.blocks_per_index) or None,
+        **(asdict(point.split) if point.split else dict.fromkeys(_SPLIT)),
         "codebooks": len(point.codebooks) or None,
         "codebook_bits_and_distortion": [list(pair) for pair in point.codebooks] or None,
         "ci95": {
@@ -98,10 +100,12 @@ def bjontegaard_deltas(comparison: Comparison) -> list[Record]:
                 (bd_rate_percent(a, b), bd_quality(a, b))
                 for a, b in zip(drawn[other.key], drawn[mine.key], strict=True)
             )
+            common = common_quality(drawn[other.key][0], drawn[mine.key][0])
             deltas.append(
                 {
                     "codec": mine.key,
                     "reference": other.key,
+                    "psnr_range_db": None if common is None else list(common),
                     "bd_rate_percent": rate,
                     "bd_rate_ci95": _interval([r for r, _ in again]),
                     "bd_psnr_db": quality,
@@ -109,6 +113,44 @@ def bjontegaard_deltas(comparison: Comparison) -> list[Record]:
                 }
             )
     return deltas
+
+
+def effort_levels(comparison: Comparison) -> list[Record]:
+    """What every effort of a model of latents costs and gains: a record a curve, means over its points.
+
+    ``search_percent``: `BitsSplit.search_bits` in percent of the divergence, all points together.
+    ``bd_rate_percent``: against the curve of the least effort of the same model and coder.
+    ``over_ideal_percent``: BD-rate against the model's ideal channel.
+    """
+    levels = []
+    for curve in (c for c in comparison.curves if c.effort is not None and c.points):
+        same = [c for c in comparison.curves if (c.sha256, c.coder) == (curve.sha256, curve.coder)]
+        least = min((c for c in same if c.effort is not None), key=lambda c: c.effort or 0)
+        pair = [_rate_and_psnr(c, comparison.images, None)[0] for c in (least, curve)]
+        ideal = [c for c in comparison.curves if c.kind == "bound" and c.sha256 == curve.sha256]
+        bound = _rate_and_psnr(ideal[0], comparison.images, None)[0] if ideal else None
+        splits = [point.split for point in curve.points if point.split]
+        divergence = sum(split.divergence_bits for split in splits)
+        levels.append(
+            {
+                "codec": curve.key,
+                "effort": curve.effort,
+                "encoding_time": _mean([point.encode_s for point in curve.points]),
+                "decoding_time": _mean([point.decode_s for point in curve.points]),
+                "search_percent": 100 * sum(s.search_bits for s in splits) / divergence
+                if divergence
+                else None,
+                "over_ideal_percent": None if bound is None else bd_rate_percent(bound, pair[1]),
+                "least_effort": least.key,
+                "bd_rate_percent": None if curve is least else bd_rate_percent(*pair),
+            }
+        )
+    return levels
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _rate_and_psnr(

@@ -1,6 +1,7 @@
 """The table in the terminal: a line for each point as it is measured, then what it comes to."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from rcccodec.comparison.image_set import ImageSet
 from rcccodec.comparison.measured import Curve, Point, axis_bits, mean_psnr_db
@@ -29,7 +30,11 @@ def point_line(curve: Curve, point: Point, images: ImageSet) -> str:
 
 
 def _how(point: Point) -> str:
-    """What this codec's files were made with."""
+    """What this codec's files were made with, or where their bits went."""
+    if point.split is not None:
+        parts = {name.removesuffix("_bits"): bits for name, bits in asdict(point.split).items()}
+        total = sum(parts.values())
+        return "  " + ", ".join(f"{name} {100 * bits / total:.1f} %" for name, bits in parts.items())
     if point.index_code is None:
         return ""
     shared = f", {max(point.blocks_per_index)} blocks an index" * (max(point.blocks_per_index, default=1) > 1)
@@ -56,10 +61,28 @@ def delta_lines(deltas: Sequence[Record]) -> list[str]:
         if delta["bd_rate_percent"] is None:
             text = "no common range"
         else:
+            low, high = delta["psnr_range_db"]
             text = f"BD-rate {delta['bd_rate_percent']:+.1f} %{_interval(delta['bd_rate_ci95'])}"
+            text += f" from {low:.2f} to {high:.2f} dB"
         if delta["bd_psnr_db"] is not None:
             text += f", BD-PSNR {delta['bd_psnr_db']:+.2f} dB{_interval(delta['bd_psnr_ci95'])}"
         lines.append(f"{delta['codec']} against {delta['reference']}: {text}")
+    return lines
+
+
+def level_lines(levels: Sequence[Record]) -> list[str]:
+    """What each effort costs and gains, one line each."""
+    lines = []
+    for level in levels:
+        seconds = f"encode {level['encoding_time']:.2f} s, decode {level['decoding_time']:.2f} s an image"
+        text = f"{level['codec']}: {seconds}"
+        if level["search_percent"] is not None:
+            text += f", search {level['search_percent']:+.1f} % of the divergence"
+        if level["over_ideal_percent"] is not None:
+            text += f", BD-rate {level['over_ideal_percent']:+.1f} % against the ideal channel"
+        if level["bd_rate_percent"] is not None:
+            text += f", BD-rate {level['bd_rate_percent']:+.1f} % against {level['least_effort']}"
+        lines.append(text)
     return lines
 
 

@@ -59,6 +59,11 @@ class ClassCode:
         left, up = (np.exp2(table / UNITS_A_BIT) for table in (self.left, self.up))
         return np.asarray(np.log2(left @ up.T))
 
+    def shares(self, left: NDArray[np.int64] | int, up: NDArray[np.int64] | int) -> NDArray[np.float64]:
+        """Probabilities (..., K) of the classes given their neighbours (...), K for none."""
+        units = self.left[left].astype(np.int32) + self.up[up]
+        return np.asarray(np.exp2(units / UNITS_A_BIT - self.log2_totals[left, up][..., None]))
+
     def lengths_bits_of(
         self, left: NDArray[np.int64], up: NDArray[np.int64], classes: NDArray[np.int64]
     ) -> NDArray[np.float64]:

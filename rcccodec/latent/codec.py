@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rcccodec.errors import FormatError
 from rcccodec.latent import trellis
 from rcccodec.latent.chunk_codes import costs_nats
 from rcccodec.latent.chunks import MARGIN_BITS, choose
@@ -72,7 +73,7 @@ class Coded:
 
 def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Latents:
     """Latents and classes of a picture x uint8 (h, w, 3)."""
-    mean, log_noise = analyse(model.network, torch.from_numpy(np.ascontiguousarray(x)), slope)
+    mean, log_noise = analyse(model.network, torch.from_numpy(np.require(x, requirements="CW")), slope)
     prior = model.priors[slope]
     classes = tuple(
         prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
@@ -112,7 +113,8 @@ def encode_picture(
     places = tiles_of(*latents.mean.shape[1:])
     y = torch.empty_like(latents.mean)
     data, class_bytes, dimension_bytes, divergence, expected = bytearray(), 0, 0, 0.0, 0
-    done, total = 0, max(1, sum(int(rates_of(prior, c).sum()) for c in latents.classes) // 1000)
+    millibits = sum(int(rates_of(prior, c).sum()) for c in latents.classes)
+    done, total = 0, max(1, int((gain if channel.coder == "trellis" else 1.0) * millibits) // 1000)
     for first in range(0, len(places), TILES_AT_ONCE):
         some = range(first, min(first + TILES_AT_ONCE, len(places)))
         targets = [make_target(prior, latents, places[t], latents.classes[t], channel, gain) for t in some]
@@ -262,6 +264,26 @@ def read_latents(
         if region is None or _meets(place, region):
             _put(y, place, tile_latents(prior, channel, tile))
     return y
+
+
+def read_whole_latents(
+    model: LatentModel, slope: int, channel: Channel, reader: Reader, size: tuple[int, int]
+) -> tuple[Tensor, int]:
+    """The latents (M, rows, columns) of a picture whose payload may end early, and how many tiles are whole.
+
+    Where there are none, each latent is its prior's mean.
+    """
+    prior = model.priors[slope]
+    rows, columns = grid_of(*size)
+    y = prior.mean()[:, None, None].repeat(1, rows, columns)
+    places = tiles_of(rows, columns)
+    for number, place in enumerate(places):
+        try:
+            tile = read_tile(prior, channel, reader, *place[2:])
+        except FormatError:
+            return y, number
+        _put(y, place, tile_latents(prior, channel, tile))
+    return y, len(places)
 
 
 def decode_picture(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -32,7 +32,7 @@ from rcccodec.latent.windows import LATENT_STRIDE, TILE, grid_of, tiles_of
 from rcccodec.layout import group_images
 
 DEFAULT_CODER, DEFAULT_EFFORT = "trellis", 5
-TRELLIS_EFFORT = (6, 8, 10, 11, 12, 13, 14, 15, 17)  # L of efforts 1 to 9
+TRELLIS_EFFORT = (8, 9, 10, 11, 12, 13, 14, 15, 16)  # L of efforts 1 to 9
 CHUNK_EFFORT = (8, 10, 12, 13, 14, 16, 17, 18, 20)  # log2 N
 MOST_LOG2_CHUNKS = 24
 LEAST_GAIN, MOST_GAIN = 0.5, 1.6
@@ -177,7 +177,7 @@ def compress_to_psnr(
     target_db: float,
     *,
     device: str = "cpu",
-    progress: Callable[[], Progress | None] = lambda: None,
+    progress: Progress | None = None,
 ) -> LatentFile:
     """About the smallest file that reaches ``target_db``: the lowest slope that can, at the least gain.
 
@@ -190,7 +190,7 @@ def compress_to_psnr(
         return math.inf if file.report.psnr_db is None else file.report.psnr_db
 
     def at(gain: float) -> LatentFile:
-        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, None)
+        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, progress)
 
     best_db = -math.inf
     for slope in range(len(settings.model.spec.betas)):
@@ -290,14 +290,7 @@ def decompress(
         FormatError: a damaged payload. LimitError: a region outside the image, or of several images.
         ModelError: the file was made with another model.
     """
-    if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
-        raise ModelError(
-            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
-        )
-    if header.rung >= len(model.spec.betas):
-        raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
-    coder = CODERS[header.coder]
-    channel = Channel(coder, header.num_candidates, header.seed, _codes(model, coder))
+    channel = _read_channel(header, model)
     if region is not None:
         check_region(region, groups)
     images = []
@@ -314,6 +307,48 @@ def decompress(
             images.append(_pixels(pixels, MODES[group.mode] == "grey"))
         reader.finish()
     return images
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What a file that was cut short still shows: an image, and how many of its tiles are whole."""
+
+    image: NDArray[np.uint8]
+    whole_tiles: int
+    tiles: int
+
+
+def decompress_prefix(
+    header: Header, group: Group, model: LatentModel, region: Region | None = None
+) -> Prefix:
+    """The only image of `rcccodec.container.unpack_prefix`, or a region of it, as far as its tiles are whole.
+
+    Where there is no tile the latents are the mean of the prior. Memory is taken for the whole image.
+
+    Raises:
+        FormatError: not one whole tile. LimitError, ModelError: as `decompress`.
+    """
+    channel = _read_channel(header, model)
+    if region is not None:
+        check_region(region, [group])
+    size = (group.height, group.width)
+    y, whole = codec.read_whole_latents(model, header.rung, channel, Reader(group.payload), size)
+    if not whole:
+        raise FormatError("cut too short: not one tile of the image is whole")
+    pixels = codec.decode_picture(model, header.rung, y, size, region)
+    tiles = len(tiles_of(*grid_of(*size)))
+    return Prefix(_pixels(pixels, MODES[group.mode] == "grey"), whole, tiles)
+
+
+def _read_channel(header: Header, model: LatentModel) -> Channel:
+    if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
+        raise ModelError(
+            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
+        )
+    if header.rung >= len(model.spec.betas):
+        raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
+    coder = CODERS[header.coder]
+    return Channel(coder, header.num_candidates, header.seed, _codes(model, coder))
 
 
 def check_region(region: Region, groups: Sequence[Group]) -> None:

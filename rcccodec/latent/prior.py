@@ -42,6 +42,12 @@ class SlopePrior:
             units * torch.from_numpy(self.code.up).float(),
         )
 
+    def mean(self) -> Tensor:
+        """The mean (M,) of a latent of which nothing is known, not even what is beside it."""
+        none = self.code.classes
+        share = torch.from_numpy(self.code.shares(none, none)).float()
+        return share @ self.centre
+
     def choose_classes(self, mean: Tensor, log_noise: Tensor, height: int, width: int) -> NDArray[np.int64]:
         """The cheapest classes (height, width) of a tile whose rows (P, M) are its positions, row by row.
 

@@ -9,6 +9,7 @@ from typing import Any
 MAX_SLOPES = 16  # that a file can name
 MAX_CHANNELS, MAX_CLASSES, MAX_CROP = 320, 256, 1024
 LATENT_STRIDE = 16  # pixels a step of the latents
+TILE = 16  # positions a side, of the format: 256 pixels
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
     bits      b_1 b_2 b_3 ...            a register holds the last L of them, at first zeros
     n_i       bits that have come in when dimension i is read, from the expected rates alone (``schedule``)
-    z_i       = s_i (-1)^b  normal(state >> 1, slot)   with state the register, b its lowest bit,
+    z_i       = s_i (-1)^b  label(state >> 1, slot)   with state the register, b its lowest bit,
               slot the place of i among the dimensions read at the same time, s_i a random sign
 
-Every path is a candidate whose dimensions are standard normal, and paths that part share nothing L bits on.
+Every path is a candidate of nearly normal dimensions, and paths that part share nothing L bits on.
 So this
 is a search for the candidate that minimises sum_i (quadratic_i z_i^2 + linear_i z_i), as the search of one
 chunk is,
@@ -27,15 +27,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rcccodec.container import MAX_LOG2_STATES
-from rcccodec.randomness import philox4x32, standard_normals
+from rcccodec.randomness import normal_table, philox4x32
 
 GAIN_ONE = 64  # of ``schedule``: the expected rates as they are
 MILLIBITS = 1000
 SLOTS = 64  # normals of a state; further dimensions read at the same time take them again, with other signs
-TRELLIS_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
+LABEL_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
 SIGNS_A_COUNTER = 128
+TAIL = 1 / 16  # of what a normal z becomes, z (1 + z^2 / 16) less its scale: latents have outliers
 _WINDOW = 40  # times L: bits after which all survivors have merged, for certain enough
-_SCORES_BYTES, _DECISIONS_BYTES = 1 << 25, 1 << 28
+_SCORES_BYTES, _DECISIONS_BYTES = 1 << 22, 1 << 28
 _NEVER = 1e30
 
 
@@ -74,16 +75,8 @@ def values(bits: NDArray[np.uint8], when: Schedule, *, log2_states: int, seed: i
     states = np.zeros(len(when.places), np.int64)
     for age in range(log2_states):  # the youngest bit is the lowest
         states |= padded[when.places + log2_states - 1 - age] << age
-    out = np.empty(len(states), np.float32)
-    for low in range(0, SLOTS, 8):  # a Philox block has eight
-        mine = np.flatnonzero(when.slots // 8 == low // 8)
-        if len(mine):
-            unique, inverse = np.unique(states[mine] >> 1, return_inverse=True)
-            z = standard_normals(seed, torch.from_numpy(unique), low + 8, TRELLIS_STREAM).numpy()
-            out[mine] = z[inverse, when.slots[mine]]
-    out *= 1 - 2 * (states & 1)
-    out *= _signs(len(states), seed)
-    return out
+    z = _labels_at(torch.from_numpy(states >> 1), torch.from_numpy(when.slots), log2_states, seed).numpy()
+    return z * (1 - 2 * (states & 1)).astype(np.float32) * _signs(len(states), seed)
 
 
 def search(
@@ -110,7 +103,7 @@ def search(
     found: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(schedules)
     window = _WINDOW * log2_states
     at_once = max(1, _DECISIONS_BYTES // (2 * window << (log2_states - 1)))
-    labels = _labels(log2_states, seed, max((int(s.slots.max(initial=-1)) + 1 for s in schedules), default=0))
+    labels = _labels(log2_states, seed, max((int(s.slots.max(initial=0)) + 1 for s in schedules), default=1))
     labels = labels.to(device)
     order = sorted(range(len(schedules)), key=lambda t: schedules[t].num_bits)
     order = [t for t in order if schedules[t].num_bits]
@@ -204,9 +197,30 @@ def _padded(rows: Tensor, start: int, stop: int) -> Tensor:
 def _labels(log2_states: int, seed: int, slots: int) -> Tensor:
     """What coefficients are multiplied with: float32 (2 slots, 2^L), z of every state above, z^2 below."""
     k = torch.arange(1 << (log2_states - 1))
-    z = standard_normals(seed, k, slots, TRELLIS_STREAM)
-    z = torch.stack([z, -z], 1).view(2 * len(k), slots).T
+    z = torch.stack([_labels_at(k, torch.full_like(k, slot), log2_states, seed) for slot in range(slots)])
+    z = torch.stack([z, -z], 2).view(slots, -1)
     return torch.cat([z, z * z]).contiguous()
+
+
+def _labels_at(k: Tensor, slots: Tensor, log2_states: int, seed: int) -> Tensor:
+    """z of half-states k (n,) in ``slots`` (n,), float32, of variance 1.
+
+    In each slot a permutation of the same quantiles, so that no codebook is luckier than another in its
+    variance or in how far it reaches; and their tails are heavier than a normal's.
+    """
+    width = log2_states - 1
+    mask, shift = (1 << width) - 1, (width + 1) // 2
+    counters = torch.zeros(SLOTS, 4, dtype=torch.int64)
+    counters[:, 0] = torch.arange(SLOTS)
+    counters[:, 3] = LABEL_STREAM
+    words = philox4x32(counters, seed)[slots]
+    x = k
+    for word in range(4):  # a product with an odd number and a shifted exclusive or are one-to-one
+        x = (x * (words[:, word] | 1) + (words[:, word] >> 16)) & mask
+        x = x ^ (x >> shift)
+    place = (2 * x + 1) << (15 - width) if width <= 15 else x >> (width - 16)
+    z = normal_table()[place]
+    return z * (1 + TAIL * z * z) / (1 + 6 * TAIL + 15 * TAIL**2) ** 0.5
 
 
 def _signs(count: int, seed: int) -> NDArray[np.int8]:

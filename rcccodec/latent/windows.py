@@ -13,9 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from rcccodec.latent.network import LatentNetwork
-from rcccodec.latent.spec import LATENT_STRIDE
+from rcccodec.latent.spec import LATENT_STRIDE, TILE
 
-TILE = 16  # positions a side, of the format: 256 pixels
 WINDOW = 2 * TILE
 MARGIN = 2  # positions
 
