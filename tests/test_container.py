@@ -53,7 +53,7 @@ def test_the_worked_example_of_the_specification_is_what_pack_writes() -> None:
 
 
 def test_wire_numbers_are_those_of_the_specification() -> None:
-    assert CODERS == ("pfr", "orc", "mincost")
+    assert CODERS == ("pfr", "orc", "mincost", "trellis")
     assert INDEX_CODES == ("zipf", "fitted", "prior")
 
 
@@ -136,7 +136,7 @@ HEAD = pack(HEADER, GROUPS[:1])[:13]
         (b"RC", "begin with"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "begin with"),
         (b"RCC", "truncated"),
-        (b"RCC\x03" + bytes(40), "version 3"),
+        (b"RCC\x04" + bytes(40), "version 4"),
         (HEAD, "truncated: group"),
         (HEAD[:10] + b"\x23" + HEAD[11:], "coder 3"),
         (HEAD[:10] + b"\x2e" + HEAD[11:], "index code 3"),

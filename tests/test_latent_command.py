@@ -242,7 +242,7 @@ def test_compress_says_what_a_file_costs(work: Path, rcc):
     _, out, err = rcc("compress", "in.png", "-o", "a.rcc", *FAST)
     assert err == ""
     assert f"a.rcc: 1 image, {report['file_bytes']} bytes, " in out
-    for words in ("latents", "classes", "trellis, 2^6 states", "not an exact simulation"):
+    for words in ("latents", "classes", "trellis, 2^8 states", "not an exact simulation"):
         assert words in out
 
 
@@ -415,7 +415,7 @@ def test_info_tells_of_a_file_of_latents(whole: np.ndarray, rcc):
     facts = json.loads(rcc("info", "in.rcc", "--json")[1])
     assert list(facts) == INFO_KEYS
     assert (facts["format_version"], facts["model"], facts["coder"]) == (3, "latent", "trellis")
-    assert (facts["rung"], facts["tiles"], facts["states"], facts["seed"]) == (1, 4, 64, 5)
+    assert (facts["rung"], facts["tiles"], facts["states"], facts["seed"]) == (1, 4, 256, 5)
     text = rcc("info", "in.rcc")[1]
     assert "coder           trellis\n" in text
     assert "tiles           4\n" in text

@@ -136,8 +136,8 @@ def compress(
 
     \b
       -e        1     2     3     4     5     6     7     8     9
-      L         6     8    10    11    12    13    14    15    17
-      steps  1/64  1/16   1/4   1/2     1     2     4     8    32
+      L         8     9    10    11    12    13    14    15    16
+      steps  1/16   1/8   1/4   1/2     1     2     4     8    16
 
     The file's size does not depend on L, its quality does: each level gains less than the one before.
     Decoding takes no longer. Such models make an archive in one process, whatever --jobs says, and begin
