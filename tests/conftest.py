@@ -4,7 +4,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from tiny_latent import load_tiny, tiny_latent_model
 from tiny_models import write_tiny_models
+
+from rcccodec.latent.model import LatentModel
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,18 @@ def tiny(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same, with RCC_MODELS pointing to it."""
     monkeypatch.setenv("RCC_MODELS", str(model_folder))
     return model_folder
+
+
+@pytest.fixture(scope="session")
+def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of tiny_latent.py."""
+    return tiny_latent_model(tmp_path_factory.mktemp("latent") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def latent_model(latent_folder: Path) -> LatentModel:
+    """The same, loaded."""
+    return load_tiny(latent_folder)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -143,8 +143,10 @@ def compress_to_bits(
     """The largest file of at most ``target_bits``, known before the search: the slope nearest, and its gain.
 
     Raises:
-        LimitError: the smallest file is larger.
+        LimitError: the smallest file is larger, or the coder is none whose size is known before.
     """
+    if settings.channel.coder != "trellis":
+        raise LimitError(f"coder {settings.channel.coder}: only files of a trellis are made to a size")
     start_s = time.perf_counter()
     best: tuple[float, LatentSettings, list[Latents]] | None = None
     smallest = 0

@@ -6,7 +6,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-MAX_SLOPES, MAX_CHANNELS, MAX_CLASSES, MAX_CROP = 64, 320, 256, 1024
+MAX_SLOPES = 16  # that a file can name
+MAX_CHANNELS, MAX_CLASSES, MAX_CROP = 320, 256, 1024
 LATENT_STRIDE = 16  # pixels a step of the latents
 TILE = 16  # positions a side, of the format: 256 pixels
 

@@ -103,7 +103,7 @@ def search(
     found: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(schedules)
     window = _WINDOW * log2_states
     at_once = max(1, _DECISIONS_BYTES // (2 * window << (log2_states - 1)))
-    labels = _labels(log2_states, seed, max((int(s.slots.max(initial=-1)) + 1 for s in schedules), default=0))
+    labels = _labels(log2_states, seed, max((int(s.slots.max(initial=0)) + 1 for s in schedules), default=1))
     labels = labels.to(device)
     order = sorted(range(len(schedules)), key=lambda t: schedules[t].num_bits)
     order = [t for t in order if schedules[t].num_bits]
