@@ -153,7 +153,9 @@ def compress_to_bits(
     for slope in range(len(settings.model.spec.betas)):
         at_slope = replace(settings, slope=slope)
         latents = [_analyse(x, at_slope) for x in sources]
-        least, plain = (8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, DEFAULT_GAIN))
+        least, plain = (
+            8 * _size(sources, latents, replace(at_slope, gain=g)) for g in (LEAST_GAIN, DEFAULT_GAIN)
+        )
         if slope == 0:
             smallest = least
         away = abs(math.log(plain / max(1, target_bits)))

@@ -115,7 +115,7 @@ def chunks_of(rates: NDArray[np.int64], measure: int) -> tuple[NDArray[np.int64]
 
 
 def tile_values(prior: SlopePrior, channel: Channel, tile: Tile) -> NDArray[np.float32]:
-    """The standard normals (n,) of what is sent of a tile, in order."""
+    """z (n,), of mean 0 and variance 1, of what is sent of a tile, in order."""
     rates = sent_rates(prior, tile.classes)
     if channel.coder == "trellis":
         when = trellis.schedule(rates, tile.measure)

@@ -70,7 +70,7 @@ def schedule(rates_millibits: NDArray[np.int64], gain: int = GAIN_ONE) -> Schedu
 
 
 def values(bits: NDArray[np.uint8], when: Schedule, *, log2_states: int, seed: int) -> NDArray[np.float32]:
-    """The standard normals (n,) that ``bits`` (num_bits,) stand for; the work does not depend on L."""
+    """The labels (n,), mean 0 and variance 1, that ``bits`` (num_bits,) stand for; L adds no work."""
     padded = np.concatenate([np.zeros(log2_states, np.int64), bits])
     states = np.zeros(len(when.places), np.int64)
     for age in range(log2_states):  # the youngest bit is the lowest
