@@ -37,7 +37,6 @@ CHUNK_EFFORT = (8, 10, 12, 13, 14, 16, 17, 18, 20)  # log2 N
 MOST_LOG2_CHUNKS = 24
 DEFAULT_GAIN = 0.8  # below 1 a higher slope with fewer bits is better than a lower one with all of them
 LEAST_GAIN, MOST_GAIN = 0.4, 1.6
-GAIN_REACH = 1.0  # of a slope that is to reach a quality, before the next one is tried
 TARGET_STEPS = 6  # of a search for a gain that reaches a quality
 _TILE = (TILE * LATENT_STRIDE, TILE * LATENT_STRIDE)
 
@@ -200,7 +199,7 @@ def compress_to_psnr(
         at_slope = replace(settings, slope=slope)
         latents = [_analyse(x, at_slope) for x in sources]
         last = slope == len(settings.model.spec.betas) - 1
-        low, high = LEAST_GAIN, MOST_GAIN if last else GAIN_REACH
+        low, high = LEAST_GAIN, MOST_GAIN if last else DEFAULT_GAIN
         found = at(high)
         if reached(found) < target_db:
             best_db = max(best_db, reached(found))
