@@ -233,13 +233,13 @@ def test_only_a_trellis_is_made_to_a_size(latent_model) -> None:
 
 
 def test_a_quality_asked_for_is_reached_at_about_the_least_size(latent_model) -> None:
-    sources, settings = [smooth_picture(64, 64, 40)], settings_of(latent_model)
+    sources, settings = [smooth_picture(160, 160, 40)], settings_of(latent_model)
     low, high = (compress(sources, replace(settings, slope=slope)).report for slope in (0, 1))
     for target_db in (low.psnr_db - 0.5, (low.psnr_db + high.psnr_db) / 2, high.psnr_db):
         made = compress_to_psnr(sources, settings, target_db)
         assert made.report.psnr_db >= target_db
         assert made.report.psnr_db == psnr_db(sources, codec.decompress(made.data, latent_model))
-        assert made.report.file_bytes <= high.file_bytes
+        assert made.report.file_bytes <= 1.03 * high.file_bytes  # of a few steps of bisection
     assert compress_to_psnr(sources, settings, 1.0).report.file_bytes < 0.8 * low.file_bytes
     with pytest.raises(LimitError, match="the best this model reaches on it is"):
         compress_to_psnr(sources, settings, 70.0)
