@@ -2,9 +2,9 @@
 
     python bench/photo_limits.py -o bench/results/photo_limits.json
 
-A 768x512 Kodak image at every effort of the default rung, coded and decoded by ``rcc`` in processes of their own, whose
-peak memory is the system's figure; a 12-megapixel mosaic of Kodak images at the default effort; and what differs
-between one thread and two.
+A 768x512 Kodak image at several efforts of two rungs, coded and decoded by ``rcc`` in processes of their own,
+whose peak memory is the system's figure; a 12-megapixel mosaic of Kodak images at the default effort; and
+what differs between one thread and two.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ def coded(work: Path, name: str, options: list[str]) -> dict[str, float]:
     if abs(psnr_db - facts["psnr_db"]) > 0.01:
         raise AssertionError(f"decoded at {psnr_db} dB, the encoder said {facts['psnr_db']}")
     return {
-        "width": x.shape[1], "height": x.shape[0], "bpp": facts["bpp"], "psnr_db": psnr_db, "rung": facts["rung"],
+        "width": x.shape[1], "height": x.shape[0], "bpp": facts["bpp"], "psnr_db": psnr_db,
+        "rung": facts["rung"],
         "compress_s": to_s, "decompress_s": back_s, "compress_mib": to_mib, "decompress_mib": back_mib,
     }  # fmt: skip
 
