@@ -2,10 +2,10 @@
 
     python bench/trellis_gaussian.py -o bench/results/trellis_gaussian
 
-Each source has variance 1 and candidates of the output marginal's, N(0, 1 - D) with D = 4^-r. Excess is bits spent over
-R at the squared error that was reached, R = log2(variance / error) / 2 with the sample's own variance; means over
-independent runs with standard errors. Chunks of 14 bits are searched with N = 2^18 and 2^16 candidates (PFR,
-min-cost) and cost the ideal length of an index code fitted on other chunks.
+Each source has variance 1 and candidates of the output marginal's, N(0, 1 - D) with D = 4^-r. Excess is bits
+spent over R at the squared error that was reached, R = log2(variance / error) / 2 with the sample's own
+variance; means over independent runs with standard errors. Chunks of 14 bits are searched with N = 2^18 and
+2^16 candidates (PFR, min-cost) and cost the ideal length of an index code fitted on other chunks.
 """
 
 from __future__ import annotations
@@ -136,9 +136,9 @@ def _draw(rows: list[dict], path: Path) -> None:
             [r["rate_bits_per_dim"] for r in mine], [r["excess_percent"] for r in mine],
             [r["se_percent"] for r in mine], fmt=mark, color=colour, label=name, markersize=4, linewidth=1,
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="bits a dimension", ylabel="bits over R(D), %", ylim=(0, None))
+    axes.set(xscale="log", xlabel="bits a dimension", ylabel="bits over R(D), %", ylim=(0, 40))
     axes.set_xticks(RATES, [f"{rate:g}" for rate in RATES])
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper right")
     figure.savefig(path, dpi=150)
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from rcccodec.container import MAX_LOG2_STATES
 from rcccodec.latent import trellis
-from rcccodec.latent.trellis import GAIN_ONE, SLOTS, Schedule, schedule, search, values
+from rcccodec.latent.trellis import GAIN_ONE, SLOTS, Schedule, schedule, search, shrinkage, values
 
 Terms = tuple[np.ndarray, np.ndarray]
 
@@ -288,3 +288,22 @@ def test_the_meaning_of_bits_is_the_one_that_files_rely_on() -> None:
 GOLDEN_BITS = 86
 GOLDEN_Z = [0.311034, -1.8469622, -0.311034, -1.9226816, 0.614774, 0.0562681, 0.1935111, -0.0644706]
 GOLDEN_SHA256 = "7ae4cb382bcd07fc16b7e3d3c22a953e76d57febe97cbee2871061efc5ba4530"
+
+
+def test_labels_shrink_with_the_bits_that_are_missing_and_the_error_with_them() -> None:
+    rates = np.full(4000, 500)
+    assert np.array_equal(shrinkage(rates, 255), np.ones(4000, np.float32))
+    few = shrinkage(rates[:1], 32)[0]
+    assert few == pytest.approx(np.sqrt((1 - 4.0**-0.23) / (1 - 4.0**-0.5)), rel=1e-6)
+    assert (np.diff([shrinkage(rates[:1], m)[0] for m in (1, 16, 32, 48, 64)]) > 0).all()
+    x = np.random.default_rng(3).standard_normal(4000)
+    scale = np.sqrt(1 - 4.0**-0.5)
+    when = schedule(rates, 32)
+    errors = []
+    for factor in (1.0, float(few)):
+        s = np.full(4000, factor * scale)
+        (bits,) = search(
+            [(-2 * s * x).astype(np.float32)], [(s * s).astype(np.float32)], [when], log2_states=8, seed=1
+        )
+        errors.append(np.square(x - s * values(bits, when, log2_states=8, seed=1)).mean())
+    assert errors[1] < 0.98 * errors[0]

@@ -181,7 +181,11 @@ def make_target(
         measure = 4 * (channel.log2_states - MARGIN_BITS[channel.coder])
     else:
         measure = round(trellis.GAIN_ONE * gain * divergence / expected) if expected else trellis.GAIN_ONE
-    return Target(linear.numpy(), quadratic.numpy(), rates[rates > 0], divergence, min(max(measure, 1), 255))
+    measure, spent = min(max(measure, 1), 255), rates[rates > 0]
+    if channel.coder == "trellis":
+        shrunk = torch.from_numpy(trellis.shrinkage(spent, measure))
+        linear, quadratic = shrunk * linear, shrunk.square() * quadratic
+    return Target(linear.numpy(), quadratic.numpy(), spent, divergence, measure)
 
 
 def search(

@@ -115,11 +115,12 @@ def chunks_of(rates: NDArray[np.int64], measure: int) -> tuple[NDArray[np.int64]
 
 
 def tile_values(prior: SlopePrior, channel: Channel, tile: Tile) -> NDArray[np.float32]:
-    """z (n,), of mean 0 and variance 1, of what is sent of a tile, in order."""
+    """z (n,) of what is sent of a tile, in order."""
     rates = sent_rates(prior, tile.classes)
     if channel.coder == "trellis":
         when = trellis.schedule(rates, tile.measure)
-        return trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
+        z = trellis.values(tile.symbols, when, log2_states=channel.log2_states, seed=channel.seed)
+        return z * trellis.shrinkage(rates, tile.measure)
     starts, _ = chunks_of(rates, tile.measure)
     return chunks.values(tile.symbols, starts, seed=channel.seed, stream=CHUNK_STREAM)
 

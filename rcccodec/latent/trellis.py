@@ -18,6 +18,7 @@ candidate and is not an exact channel simulation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ MILLIBITS = 1000
 SLOTS = 64  # normals of a state; further dimensions read at the same time take them again, with other signs
 LABEL_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
 SIGNS_A_COUNTER = 128
+SHARE_OF_BITS = 0.92  # that is worth as much as bits of an ideal channel, about
 TAIL = 1 / 16  # of what a normal z becomes, z (1 + z^2 / 16) less its scale: latents have outliers
 _WINDOW = 40  # times L: bits after which all survivors have merged, for certain enough
 _SCORES_BYTES, _DECISIONS_BYTES = 1 << 22, 1 << 28
@@ -67,6 +69,17 @@ def schedule(rates_millibits: NDArray[np.int64], gain: int = GAIN_ONE) -> Schedu
     places = np.minimum((twice - rates_millibits * gain) // unit + 1, num_bits)
     first = np.searchsorted(places, places, side="left")
     return Schedule(places, (np.arange(len(places)) - first) % SLOTS, num_bits)
+
+
+def shrinkage(rates_millibits: NDArray[np.int64], measure: int) -> NDArray[np.float32]:
+    """What z (n,) is multiplied with where fewer bits are sent than the expected rate.
+
+    The best reproductions of a Gaussian at e bits have 1 - 4^-e of its variance, and a prior's scale is meant
+    for r bits: sqrt((1 - 4^-e) / (1 - 4^-r)), e = 0.92 r measure / 64, at most r.
+    """
+    r = rates_millibits / MILLIBITS
+    e = np.minimum(r, SHARE_OF_BITS * r * measure / GAIN_ONE)
+    return np.sqrt(np.expm1(-math.log(4) * e) / np.expm1(-math.log(4) * r)).astype(np.float32)
 
 
 def values(bits: NDArray[np.uint8], when: Schedule, *, log2_states: int, seed: int) -> NDArray[np.float32]:
