@@ -165,9 +165,8 @@ def make_target(
     centre, scale = prior.centre[c], prior.scale[c]
     rates = rates_of(prior, classes)
     sent = torch.from_numpy(rates > 0)
-    precision = torch.maximum(
-        (-2 * log_noise).exp(), scale.pow(-2)
-    )  # a posterior wider than its prior says nothing
+    # a posterior wider than its prior says nothing
+    precision = torch.maximum((-2 * log_noise).exp(), scale.pow(-2))
     linear = -(scale * (mean - centre) * precision)[sent]
     quadratic = 0.5 * (scale.square() * precision - 1)[sent]
     nats = (

@@ -75,11 +75,9 @@ class LatentNetwork(nn.Module):
         """Rates (nats) and summed squared errors, (n,) each, of crops x (n, 3*h*w) in the order (h, w, c).
 
         ``slope`` (n,) int64 must be i mod K in row i, K slopes in all. In the mode ``noise`` of
-        ``rounding`` a
-        position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest class, and what is
-        seen of
-        a mean is at most REACH scales from the class's centre: a search of few bits finds no candidate
-        further out.
+        ``rounding`` a position's rate is -log sum_c pi_c exp(-divergence_c); later that of its cheapest
+        class, and what is seen of a mean is at most REACH scales from the class's centre: a search of few
+        bits finds no candidate further out.
         """
         height, width, _ = self.spec.shape
         pictures = x.view(-1, height, width, 3).permute(0, 3, 1, 2)

@@ -52,9 +52,9 @@ class SlopePrior:
         """The cheapest classes (height, width) of a tile whose rows (P, M) are its positions, row by row.
 
         A class costs its code length, the divergence d of the posterior from it and, since its expected
-        rate r
-        is spent whatever d is, (d - r)^2 / n: half the second derivative of a Gaussian's n-dimensional D(R),
-        in units of its slope. Positions of one colour of a chessboard choose together, then the others.
+        rate r is spent whatever d is, (d - r)^2 / n: half the second derivative of a Gaussian's
+        n-dimensional D(R), in units of its slope. Positions of one colour of a chessboard choose together,
+        then the others.
         """
         spent = torch.from_numpy(self.rates_millibits * (math.log(2) / 1000)).float()
         dims = (1 - (-2 * spent).exp()).sum(1).clamp_min(1.0)

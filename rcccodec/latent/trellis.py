@@ -5,15 +5,12 @@
     z_i       = s_i (-1)^b  label(state >> 1, slot)   with state the register, b its lowest bit,
               slot the place of i among the dimensions read at the same time, s_i a random sign
 
-Every path is a candidate of nearly normal dimensions, and paths that part share nothing L bits on.
-So this
+Every path is a candidate of nearly normal dimensions, and paths that part share nothing L bits on. So this
 is a search for the candidate that minimises sum_i (quadratic_i z_i^2 + linear_i z_i), as the search of one
-chunk is,
-over 2^(thousands of bits) of them in 2^L steps a bit: Viterbi's algorithm (1967) on a shift register, of
-which
-random trellis codes (Jelinek 1969) and bitshift trellises (QTIP, arXiv 2406.11235) are made. All paths cost
-the same bits, there is no index code and nothing is lost at a chunk's end; like min-cost it picks the best
-candidate and is not an exact channel simulation.
+chunk is, over 2^(thousands of bits) of them in 2^L steps a bit: Viterbi's algorithm (1967) on a shift
+register, of which random trellis codes (Jelinek 1969) and bitshift trellises (QTIP, arXiv 2406.11235) are
+made. All paths cost the same bits, there is no index code and nothing is lost at a chunk's end; like
+min-cost it picks the best candidate and is not an exact channel simulation.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def make_run(
     """Fill in what was not said; the arguments are options of ``rcc train``.
 
     ``lambdas`` weigh 255^2 times the mean squared error against bits a pixel, as CompressAI's do; ``betas``
-    are
-    the same slopes in nats a summed squared error. A run that starts from latents chooses classes at once.
+    are the same slopes in nats a summed squared error. A run that starts from latents chooses classes at
+    once.
 
     Raises:
         InputError: not photographs, or sizes out of bounds. ModelError: a damaged checkpoint.
