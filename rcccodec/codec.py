@@ -168,8 +168,7 @@ def compress_latents(
     """Compress through a model of latents; ``progress`` is told (done, total) bits.
 
     Args:
-        target_bits, target_psnr_db: at most one, and then no ``rung``: whole file, at most; quality, at
-        least.
+        target_bits, target_psnr_db: at most one, and then no ``rung``: whole file at most; quality at least.
         others: as in `compress`.
 
     Raises:
@@ -203,9 +202,8 @@ def decompress(
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
         max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
-        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents no more is
-        made
-            than it needs.
+        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents
+            no more is made than it needs.
 
     Returns:
         uint8 (h, w) or (h, w, 3) each.

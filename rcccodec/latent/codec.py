@@ -59,8 +59,8 @@ class Coded:
     """A picture's part of a payload, and where its bits go.
 
     ``y``: latents that a decoder makes of it, float32 (M, rows, columns). ``divergence_bits``: of the
-    posterior from the
-    priors that were chosen, what the channel costs at the least. ``expected_bits``: the tables' idea of it.
+    posterior from the priors that were chosen, what the channel costs at the least. ``expected_bits``: what
+    the tables say of it.
     """
 
     data: bytes

@@ -1,10 +1,9 @@
 """A latent model as a bundle: ``model.json``, ``weights.safetensors`` and a card, as other models are.
 
-    model.json            bundle_version 3, kind "latent", sizes, slopes, held-out figures, index codes of
-    chunks,
-                          and the SHA-256 of the weights, which together are the model's identity
-    weights.safetensors   network.<parameter>, centre, log_scale (float16); rates_millibits (int32); left,
-    up (int16)
+    model.json            bundle_version 3, kind "latent", sizes, slopes, held-out figures, index
+                          codes of chunks, and the SHA-256 of the weights; its own hash is the identity
+    weights.safetensors   network.<parameter>, centre, log_scale (float16); rates_millibits (int32);
+                          left, up (int16)
 
 Everything that parsing depends on is an integer here.
 """

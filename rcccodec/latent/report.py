@@ -17,12 +17,10 @@ class LatentReport:
     psnr_db: over all pixels and channels; None if nothing was lost.
     class_bits, dimension_bits, framing_bits: of the file: side information, what is sent through the
     channel, and all else (header, lengths, checksums).
-    divergence_bits: of the posteriors from the priors that the classes name: what the channel costs at the
-    least.
+    divergence_bits: of the posteriors from the priors that the classes name: its least cost.
     expected_bits: the same by the model's tables.
     positions: 16x16 pixels each. coder, log2_num_candidates: of a trellis, L.
-    encode_s: seconds, without loading the model. model, rung, beta: its name, the slope's number and the
-    slope.
+    encode_s: seconds, without loading the model. model, rung, beta: its name, number and value of the slope.
     """
 
     file_bytes: int
