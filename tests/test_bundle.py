@@ -296,7 +296,7 @@ def test_files_of_other_kinds_are_refused(grey: Path, monkeypatch: pytest.Monkey
     flipped[-1] ^= 1
     for data in (b"", weights[:-1], weights + b"\0", bytes(flipped)):
         assert "its hash is not the one" in spoil("weights.safetensors", data)
-    for data in (b"", card[:-9], b"\xff\xfe", b"[]", b"null", b'{"bundle_version": 3}', b"[" * 100_000):
+    for data in (b"", card[:-9], b"\xff\xfe", b"[]", b"null", b'{"bundle_version": 4}', b"[" * 100_000):
         assert "not a model description" in spoil("model.json", data)
     monkeypatch.setattr(bundle, "MAX_WEIGHTS_BYTES", 100)
     assert "more than the 100" in spoil("model.json", card)

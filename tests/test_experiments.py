@@ -191,8 +191,8 @@ def test_colour_32_trains_a_model_once_and_codes_with_it(
     (plan,) = trained
     assert (plan.candidates, plan.stages[0].betas, plan.stages[0].training.steps) == (64, (0.1,), 5)
     names = [json.loads((tmp_path / name).read_text())["name"] for name in result["files"].values()]
-    assert result["name"] == "colour mincost (fitted, shared)"
-    assert names == ["colour pfr (fitted, shared)", "KLT + ECSQ", "JPEG, one mosaic", "WebP, one mosaic"]
+    assert result["name"] == "model mincost (fitted, shared)"
+    assert names == ["model pfr (fitted, shared)", "KLT + ECSQ", "JPEG, one mosaic", "WebP, one mosaic"]
 
 
 def test_generator_width_compares_at_equal_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

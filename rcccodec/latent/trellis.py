@@ -155,7 +155,8 @@ def _viterbi(
     new = torch.empty_like(cost)
     least = torch.empty((count, half), device=device)
     taken = torch.empty((2 * window, count, half), dtype=torch.bool, device=device)
-    block = max(1, _SCORES_BYTES // (8 * half * count))
+    scores_bytes = max(_SCORES_BYTES, 4 * labels.numel())  # labels are read anew for every block
+    block = max(1, scores_bytes // (8 * half * count))
     settled = 0  # bits before it are decided
     for start in range(0, longest, block):
         stop = min(start + block, longest)
