@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 SPENDING = ("beta", "quality", "target_bits", "target_bpp", "target_psnr_db")  # at most one says how much
+MOST_TARGET_BITS = 1 << 62  # above any file
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Request:
         if self.target_bpp is not None:
             if not 0 < self.target_bpp < math.inf:
                 raise LimitError(f"target of {self.target_bpp:g} bits a pixel: must be a positive number")
-            target_bits = math.floor(self.target_bpp * sum(x.shape[0] * x.shape[1] for x in images))
+            bits = self.target_bpp * sum(x.shape[0] * x.shape[1] for x in images)
+            target_bits = math.floor(min(bits, MOST_TARGET_BITS))  # the product may be infinite
         targeted = target_bits is not None or self.target_psnr_db is not None
         if isinstance(model, LatentModel) and targeted and self.coder in (None, "trellis"):
             self._check_latent_options()

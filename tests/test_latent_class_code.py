@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rcccodec.errors import FormatError
+from rcccodec.latent import class_code
 from rcccodec.latent.class_code import MOST_UNITS, TOP_BITS, UNITS_A_BIT, ClassCode, _powers, neighbours
 
 
@@ -82,11 +83,33 @@ def test_the_lengths_of_all_classes_fill_kraft_s_inequality_for_every_pair_of_ne
 def test_frequencies_are_those_that_the_ideal_lengths_say() -> None:
     code = some_code(40, 4)
     for left, up in ((0, 0), (40, 3), (7, 40), (40, 40)):
-        frequencies, starts = code._row(left, up)
+        starts = code._row(left, up)
+        frequencies = np.diff(starts)
         lengths = code.lengths_bits_of(np.full(40, left), np.full(40, up), np.arange(40))
         assert np.log2(starts[-1] / np.array(frequencies)) == pytest.approx(lengths, abs=0.02)
         assert max(frequencies) == 1 << TOP_BITS
-        assert starts == [sum(frequencies[:c]) for c in range(41)]
+        assert len(starts) == 41
+        assert starts[0] == 0
+
+
+def test_frequencies_are_those_of_the_format() -> None:
+    code = some_code(30, 8, MOST_UNITS)
+    for left, up in ((0, 0), (30, 3), (7, 30), (30, 30)):
+        units = [int(a) + int(b) for a, b in zip(code.left[left], code.up[up], strict=True)]
+        below = [max(units) - u for u in units]
+        wanted = [max(1, int(_powers()[d % UNITS_A_BIT]) >> d // UNITS_A_BIT) for d in below]
+        assert np.diff(code._row(left, up)).tolist() == wanted
+        assert 1 in wanted  # the least there is
+
+
+def test_memory_does_not_grow_with_the_pairs_of_neighbours_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = np.random.default_rng(2).integers(0, 64, (16, 16))
+    wanted = some_code(64).encode(classes)
+    monkeypatch.setattr(class_code, "MOST_ROWS", 10)
+    code = some_code(64)
+    assert code.encode(classes) == wanted
+    assert np.array_equal(code.decode(wanted, 16, 16), classes)
+    assert 0 < len(code._rows) <= 10
 
 
 def test_a_class_far_less_likely_than_another_can_still_be_coded() -> None:
@@ -120,7 +143,7 @@ def test_damaged_bytes_are_refused_or_are_other_classes_written_so() -> None:
 
 
 def test_the_powers_of_two_are_exact_integers() -> None:
-    powers = _powers()
+    powers = _powers().tolist()
     assert len(powers) == UNITS_A_BIT
     for j, p in enumerate(powers):  # p = floor(2^(30 - j/32)), both sides to the 32nd power
         assert p**32 <= 1 << (32 * TOP_BITS - j) < (p + 1) ** 32

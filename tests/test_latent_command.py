@@ -340,6 +340,14 @@ def test_a_size_is_kept_and_used(whole: np.ndarray, rcc, share: float):
             assert size > 0.95 * target
 
 
+def test_more_bits_than_a_float_holds_are_as_good_as_any(work: Path, rcc):
+    made = [
+        json.loads(rcc("compress", "small.png", "-o", "t.rcc", *FAST, "--json", "--target-bpp", bpp)[1])
+        for bpp in ("1e308", "1000")
+    ]
+    assert made[0]["file_bytes"] == made[1]["file_bytes"]
+
+
 def test_a_quality_is_reached(work: Path, rcc):
     base = ["compress", "in.png", "-o", "t.rcc", *FAST, "--json"]
     reached = json.loads(rcc(*base, "--beta", "8")[1])["psnr_db"]

@@ -283,6 +283,9 @@ def test_regions_outside_and_of_several_images_are_refused(latent_model) -> None
     for region in ((-1, 0, 5, 5), (0, -1, 5, 5), (0, 0, 0, 5), (0, 0, 5, 0), (0, 0, 31, 5), (0, 39, 5, 2)):
         with pytest.raises(LimitError, match="region"):
             codec.decompress(one, latent_model, region=region)
+    for region in ((0, 0, 5), (0, 0, 5, 5, 5), (0.0, 0, 5, 5), "0055"):
+        with pytest.raises(LimitError, match="region"):
+            codec.decompress(one, latent_model, region=region)  # type: ignore[arg-type]
     with pytest.raises(LimitError, match="several"):
         codec.decompress(several, latent_model, region=(0, 0, 5, 5))
 
@@ -379,13 +382,19 @@ def test_a_rung_or_a_coder_that_the_model_does_not_have_is_refused(latent_model)
         {"slope": 2}, {"slope": -1}, {"coder": "huffman"}, {"effort": 0}, {"effort": 10}, {"seed": -1},
         {"seed": 1 << 64}, {"num_candidates": 0}, {"num_candidates": -64}, {"num_candidates": 63},
         {"num_candidates": 32}, {"num_candidates": 1 << 21}, {"num_candidates": 100},
-        {"num_candidates": 1 << 25, "coder": "pfr"},
+        {"num_candidates": 1 << 25, "coder": "pfr"}, {"num_candidates": 64.0}, {"effort": "5"},
+        {"slope": 0.5}, {"seed": 1.5},
     ],
     ids=str,
 )  # fmt: skip
 def test_settings_out_of_their_limits_are_refused(latent_model, options: dict[str, object]) -> None:
     with pytest.raises(LimitError):
         settings_of(latent_model, **options)
+
+
+def test_whole_numbers_of_numpy_are_as_good(latent_model) -> None:
+    made = settings_of(latent_model, num_candidates=np.int64(64), seed=np.uint64((1 << 64) - 1))
+    assert made == settings_of(latent_model, num_candidates=64, seed=(1 << 64) - 1)
 
 
 def test_defaults_are_the_model_s_and_the_trellis(latent_model) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 from tiny_latent import BETAS, SPEC, haar_network, rewrite, smooth_picture
 from torch import Tensor
 
-from rcccodec import bundle
+from rcccodec import bundle, codec
 from rcccodec.bundle import load_model, load_one_shot
 from rcccodec.errors import ModelError
 from rcccodec.latent import model as model_module
@@ -162,6 +162,8 @@ def _one(value: float) -> Callable[[Tensor], Tensor]:
         ("network.g_a.0.weight", _one(float("nan"))), ("network.g_s.6.bias", _one(float("inf"))),
         ("network.g_a.0.weight", lambda t: t[:-1]), ("network.log_gain", lambda t: t.to(torch.int32)),
         ("network.noise_bias", lambda t: t.T),
+        ("network.log_gain", lambda t: _one(1e300)(t.double())),
+        ("centre", lambda t: _one(1e300)(t.double())),
         ("centre", _one(float("inf"))), ("log_scale", _one(float("nan"))), ("log_scale", _one(21.0)),
         ("log_scale", _one(-21.0)), ("centre", lambda t: t[:, :-1]), ("log_scale", lambda t: t[:1]),
         ("rates_millibits", _one(-1)), ("rates_millibits", _one(MAX_RATE_MILLIBITS + 1)),
@@ -175,6 +177,12 @@ def _one(value: float) -> Callable[[Tensor], Tensor]:
 def test_a_damaged_tensor_is_refused(folder: Path, name: str, change: Callable[[Tensor], Tensor]) -> None:
     tamper(folder, _set(name, change))
     refused(folder, "damaged model bundle")
+
+
+def test_latents_that_overflow_are_the_model_s_fault(folder: Path) -> None:
+    tamper(folder, _set("network.log_gain", lambda t: torch.full_like(t, 60_000)))
+    with pytest.raises(ModelError, match="not finite"):
+        codec.compress(smooth_picture(20, 20, 1), load_model(folder))
 
 
 @pytest.mark.parametrize(

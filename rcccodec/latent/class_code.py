@@ -7,10 +7,10 @@ Outside the tile the neighbour is the class K, so that every tile can be read al
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from itertools import accumulate
 from math import isqrt
 
 import numpy as np
@@ -21,6 +21,7 @@ from rcccodec.index_code.range_coder import RangeDecoder, RangeEncoder
 
 UNITS_A_BIT = 32
 TOP_BITS = 30  # of the likeliest class's frequency
+MOST_ROWS = 1 << 13  # of cumulated frequencies that are kept, 8 bytes a class each; pictures ask for more
 MOST_UNITS = 32 * 40  # of a table's entry, above and below 0
 
 
@@ -37,7 +38,7 @@ class ClassCode:
 
     left: NDArray[np.int16]
     up: NDArray[np.int16]
-    _rows: dict[int, tuple[list[int], list[int]]] = field(default_factory=dict, repr=False, compare=False)
+    _rows: dict[int, array[int]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for table in (self.left, self.up):
@@ -75,8 +76,8 @@ class ClassCode:
         """The shortest bytes of a tile's classes (h, w)."""
         encoder = RangeEncoder()
         for place, c in enumerate(classes.ravel().tolist()):
-            frequencies, starts = self._row(*self._neighbours(classes, *divmod(place, classes.shape[1])))
-            encoder.encode(starts[c], frequencies[c], starts[-1])
+            starts = self._row(*self._neighbours(classes, *divmod(place, classes.shape[1])))
+            encoder.encode(starts[c], starts[c + 1] - starts[c], starts[-1])
         return encoder.finish()
 
     def decode(self, data: bytes, height: int, width: int) -> NDArray[np.int64]:
@@ -88,9 +89,9 @@ class ClassCode:
         classes = np.zeros((height, width), np.int64)
         for place in range(height * width):
             row, column = divmod(place, width)
-            frequencies, starts = self._row(*self._neighbours(classes, row, column))
+            starts = self._row(*self._neighbours(classes, row, column))
             c = bisect_right(starts, decoder.peek(starts[-1])) - 1
-            decoder.consume(starts[c], frequencies[c])
+            decoder.consume(starts[c], starts[c + 1] - starts[c])
             classes[row, column] = c
         if self.encode(classes) != data:
             raise FormatError("corrupt payload: classes that no encoder writes so")
@@ -100,14 +101,16 @@ class ClassCode:
         left = int(classes[row, column - 1]) if column else self.classes
         return left, int(classes[row - 1, column]) if row else self.classes
 
-    def _row(self, left: int, up: int) -> tuple[list[int], list[int]]:
-        """Frequencies of the classes, and where each starts, with the total at the end."""
+    def _row(self, left: int, up: int) -> array[int]:
+        """Where each class starts, K + 1 integers with the total at the end; the latest are kept."""
         key = left * (self.classes + 1) + up
         if key not in self._rows:
-            units = self.left[left].astype(np.int32) + self.up[up]
-            powers = _powers()
-            frequencies = [_frequency(int(u), powers) for u in units.max() - units]
-            self._rows[key] = frequencies, [0, *accumulate(frequencies)]
+            if len(self._rows) == MOST_ROWS:
+                self._rows.clear()
+            units = self.left[left].astype(np.int64) + self.up[up]
+            whole, part = np.divmod(units.max() - units, UNITS_A_BIT)
+            frequencies = np.maximum(1, _powers()[part] >> np.minimum(whole, TOP_BITS + 1))
+            self._rows[key] = array("q", np.cumsum([0, *frequencies]).tobytes())
         return self._rows[key]
 
 
@@ -118,12 +121,8 @@ def neighbours(classes: NDArray[np.int64], none: int) -> tuple[NDArray[np.int64]
     return left, up
 
 
-def _frequency(units: int, powers: tuple[int, ...]) -> int:
-    return max(1, powers[units % UNITS_A_BIT] >> (units // UNITS_A_BIT))
-
-
 @lru_cache(maxsize=1)
-def _powers() -> tuple[int, ...]:
+def _powers() -> NDArray[np.int64]:
     """floor(2^(30 - j/32)) for j = 0..31, by integer square roots."""
     precision = 1 << 10  # bits; far more than the 30 that are kept
     root = isqrt(1 << (2 * precision - 1))  # 2^(precision - 1/2)
@@ -132,4 +131,4 @@ def _powers() -> tuple[int, ...]:
     powers = [1 << precision]
     for _ in range(UNITS_A_BIT - 1):
         powers.append(powers[-1] * root >> precision)
-    return tuple(p >> (precision - TOP_BITS) for p in powers)
+    return np.array([p >> (precision - TOP_BITS) for p in powers])

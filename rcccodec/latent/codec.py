@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.errors import FormatError
+from rcccodec.errors import FormatError, ModelError
 from rcccodec.latent import trellis
 from rcccodec.latent.chunk_codes import costs_nats
 from rcccodec.latent.chunks import MARGIN_BITS, choose
@@ -72,8 +72,13 @@ class Coded:
 
 
 def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Latents:
-    """Latents and classes of a picture x uint8 (h, w, 3)."""
+    """Latents and classes of a picture x uint8 (h, w, 3).
+
+    Raises: ModelError: weights so large that latents overflow.
+    """
     mean, log_noise = analyse(model.network, torch.from_numpy(np.require(x, requirements="CW")), slope)
+    if not (mean.isfinite().all() and log_noise.isfinite().all()):
+        raise ModelError(f"model {model.name}: its latents of this image are not finite")
     prior = model.priors[slope]
     classes = tuple(
         prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])

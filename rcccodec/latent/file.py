@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,10 +80,11 @@ def choose_settings(
     Raises:
         LimitError: a value is out of range. ModelError: the model has no code for this coder.
     """
-    slope = model.default_rung if slope is None else slope
+    num_candidates = None if num_candidates is None else _whole("candidates", num_candidates)
+    slope = _whole("rung", model.default_rung if slope is None else slope)
     coder = DEFAULT_CODER if coder is None else coder
-    effort = DEFAULT_EFFORT if effort is None else effort
-    seed = model.default_seed if seed is None else seed
+    effort = _whole("effort", DEFAULT_EFFORT if effort is None else effort)
+    seed = _whole("seed", model.default_seed if seed is None else seed)
     if not 0 <= slope < len(model.spec.betas):
         raise LimitError(f"rung {slope}: model {model.name} has rungs 0 to {len(model.spec.betas) - 1}")
     if coder not in CODERS:
@@ -100,6 +102,13 @@ def choose_settings(
             f"{num_candidates} candidates: {coder} takes a power of two, 2^{LEAST_LOG2_LATENT} to 2^{most}"
         )
     return LatentSettings(model, slope, Channel(coder, num_candidates, seed, _codes(model, coder)))
+
+
+def _whole(what: str, value: int) -> int:
+    try:
+        return operator.index(value)  # numpy's integers too
+    except TypeError as error:
+        raise LimitError(f"{what} {value!r:.40}: must be a whole number") from error
 
 
 def _codes(model: LatentModel, coder: str) -> dict[int, list[int]]:
@@ -355,7 +364,9 @@ def check_region(region: Region, groups: Sequence[Group]) -> None:
     """Raises: LimitError: a region outside the image, or of a file of several."""
     if sum(group.count for group in groups) != 1:
         raise LimitError("a region of a file of several images: only one image has regions")
-    top, left, height, width = region
+    if len(region) != 4:
+        raise LimitError(f"region {region!r:.60}: must be top, left, height and width")
+    top, left, height, width = (_whole("region: a part", part) for part in region)
     if min(top, left) < 0 or min(height, width) < 1:
         raise LimitError(
             f"region of {width}x{height} at {left},{top}: sides must be at least 1, the corner inside"

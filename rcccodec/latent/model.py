@@ -164,7 +164,11 @@ def _network(spec: LatentSpec, tensors: dict[str, Tensor]) -> LatentNetwork:
     state = {}
     for name, blank in coding_tensors(network).items():
         value = tensors[f"network.{name}"]
-        if value.shape != blank.shape or not value.is_floating_point() or not torch.isfinite(value).all():
+        if (
+            value.shape != blank.shape
+            or not value.is_floating_point()
+            or not torch.isfinite(value.float()).all()
+        ):
             raise ValueError(f"tensor network.{name} is {value.dtype} {tuple(value.shape)}, or not finite")
         state[name] = value.float()
     network.load_state_dict(state, strict=False, assign=True)
@@ -176,7 +180,7 @@ def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePri
     slopes, shape = len(spec.betas), (spec.classes, spec.latent_dim)
     for name in _PRIOR_FIELDS:
         wanted = (slopes, spec.classes + 1, spec.classes) if name in ("left", "up") else (slopes, *shape)
-        if tuple(tensors[name].shape) != wanted or not torch.isfinite(tensors[name]).all():
+        if tuple(tensors[name].shape) != wanted or not torch.isfinite(tensors[name].float()).all():
             raise ValueError(f"tensor {name} is {tuple(tensors[name].shape)}, not {wanted}, or not finite")
     rates = tensors["rates_millibits"][slope]
     if rates.dtype != torch.int32 or int(rates.min()) < 0 or int(rates.max()) > MAX_RATE_MILLIBITS:
