@@ -29,6 +29,7 @@ from rcccodec.randomness import normal_table, philox4x32
 
 GAIN_ONE = 64  # of ``schedule``: the expected rates as they are
 MILLIBITS = 1000
+FEW_SLOTS = 4
 SLOTS = 64  # normals of a state; further dimensions read at the same time take them again, with other signs
 LABEL_STREAM, SIGN_STREAM = 1 << 17, (1 << 17) + 1  # beside those of rcccodec.randomness
 SIGNS_A_COUNTER = 128
@@ -157,13 +158,16 @@ def _viterbi(
     taken = torch.empty((2 * window, count, half), dtype=torch.bool, device=device)
     scores_bytes = max(_SCORES_BYTES, 4 * labels.numel())  # labels are read anew for every block
     block = max(1, scores_bytes // (8 * half * count))
+    slots = torch.arange(min(FEW_SLOTS, len(labels) // 2), device=device)
+    few = torch.cat([slots, slots + len(labels) // 2])
     settled = 0  # bits before it are decided
     for start in range(0, longest, block):
         stop = min(start + block, longest)
         rows = torch.stack(
             [_padded(tile.coefficients, start - b, stop - b) for tile, b in zip(tiles, begins, strict=True)]
         )
-        scores = (rows.transpose(0, 1).to(device) @ labels).view(stop - start, count, half, 2)
+        rows = rows.transpose(0, 1).reshape(-1, len(labels)).to(device)
+        scores = _scores(rows, labels, few).view(stop - start, count, half, 2)
         for t in range(start, stop):
             if t in begins:
                 fresh = [i for i, b in enumerate(begins) if b == t]
@@ -182,6 +186,17 @@ def _viterbi(
             progress(sum(max(0, stop - max(start, b)) for b in begins))
     _trace(cost, taken, longest, settled, longest, bits)
     return [row[b:] for row, b in zip(bits, begins, strict=True)]
+
+
+def _scores(rows: Tensor, labels: Tensor, few: Tensor) -> Tensor:
+    """rows (steps, 2 slots) times labels, (steps, 2^L); most steps fill but a ``few`` of the slots."""
+    others = torch.ones(len(labels), dtype=torch.bool, device=labels.device)
+    others[few] = False
+    wide = rows[:, others].any(1)
+    scores = rows[:, few] @ labels[few]
+    if wide.any():
+        scores[wide] = rows[wide] @ labels
+    return scores
 
 
 def _trace(cost: Tensor, taken: Tensor, end: int, first: int, last: int, bits: NDArray[np.uint8]) -> None:
