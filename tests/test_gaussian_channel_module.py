@@ -237,7 +237,7 @@ def test_bits_after_a_tiles_end_are_refused(channel: GaussianChannel):
 
 
 def test_it_takes_the_bottlenecks_place_in_compressai():
-    pytest.importorskip("pytorch_msssim")
+    pytest.importorskip("pytorch_msssim", reason="CompressAI, an extra, is not installed")
     models = import_compressai("compressai.models")
     loss = import_compressai("compressai.losses").RateDistortionLoss(lmbda=0.01)
     torch.manual_seed(0)

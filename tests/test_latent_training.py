@@ -150,7 +150,7 @@ def test_that_is_the_loss_of_compressai() -> None:
     try:
         losses = import_compressai("compressai.losses")
     except InputError:
-        pytest.skip("no CompressAI")
+        pytest.skip("CompressAI, an extra, is not installed")
     random = torch.Generator().manual_seed(0)
     x, made = (torch.rand(2, 3, 16, 24, generator=random) for _ in range(2))
     likelihoods = torch.rand(2, 5, 4, 6, generator=random)

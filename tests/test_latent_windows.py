@@ -122,7 +122,7 @@ def test_the_transforms_are_those_of_compressai() -> None:
     try:
         models = import_compressai("compressai.models")
     except InputError:
-        pytest.skip("no CompressAI")
+        pytest.skip("CompressAI, an extra, is not installed")
     torch.manual_seed(1)
     theirs = models.FactorizedPrior(12, 20).eval()
     with torch.no_grad():

@@ -208,8 +208,11 @@ def compress_to_psnr(
         at_slope = replace(settings, slope=slope)
         latents = [_analyse(x, at_slope) for x in sources]
         last = slope == len(settings.model.spec.betas) - 1
-        low, high = LEAST_GAIN, MOST_GAIN if last else DEFAULT_GAIN
+        low, high = LEAST_GAIN, DEFAULT_GAIN
         found = at(high)
+        if reached(found) < target_db and last:
+            low, high = DEFAULT_GAIN, MOST_GAIN
+            found = at(high)
         if reached(found) < target_db:
             best_db = max(best_db, reached(found))
             continue
