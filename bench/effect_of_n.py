@@ -24,7 +24,8 @@ from mnist_rows import HEADER, Estimate, Row, Trial, estimate_record, line, make
 
 from rcccodec.bundle import Model, Stage, load_model
 from rcccodec.proposals.generator import GeneratorProposal
-from rcccodec.rd.nerd import SATURATION_BITS, estimate_nerd
+from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.report import SATURATION_BITS
 from rcccodec.sources import load_source
 from rcccodec.training.index_codes import fit_histograms
 from rcccodec.training.rungs import HISTOGRAM_SEEDS

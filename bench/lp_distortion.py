@@ -63,7 +63,7 @@ def measure(p: float, wanted: float, x: torch.Tensor, test: torch.Tensor, args: 
         "distortion_se": point.distortion_se,
         "lagrangian_bits": point.lagrangian_bits,
         "lagrangian_se_bits": point.lagrangian_se_bits,
-        "num_candidates": point.num_candidates,
+        "num_candidates": point.num_samples,
         "saturated": point.saturated,
     }
 

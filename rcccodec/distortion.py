@@ -1,4 +1,4 @@
-"""Distortions between blocks: summed squared error and the general squared l^p distance (nerd-rcc IV-F)."""
+"""Distortions between blocks: summed squared, absolute, Hamming, squared l^p (nerd-rcc IV-F)."""
 
 from __future__ import annotations
 
@@ -25,19 +25,33 @@ def squared_error(x: Tensor, y: Tensor) -> Tensor:
     return ((x * x).sum(1, keepdim=True) + (y * y).sum(1) - 2 * x @ y.T).clamp_min(0)
 
 
+def absolute_error(x: Tensor, y: Tensor) -> Tensor:
+    """d(x, y) = sum_i |x_i - y_i| between rows of x (n, dim) and y (m, dim), as (n, m)."""
+    return torch.cdist(x, y, p=1)
+
+
+def hamming(x: Tensor, y: Tensor) -> Tensor:
+    """Components in which rows of x (n, dim) and y (m, dim) differ, as (n, m); both of zeros and ones."""
+    return x @ (1 - y).T + (1 - x) @ y.T
+
+
 def squared_lp(x: Tensor, y: Tensor, p: float) -> Tensor:
     """d_p(x, y) = ||x - y||_p^2 between rows of x (n, dim) and y (m, dim), as (n, m); 1e-24 at the least."""
     return torch.cdist(x, y, p=p).clamp_min(LP_FLOOR).square()
 
 
 def parse_distortion(text: str) -> Distortion:
-    """The function that ``mse`` (summed squared error) or ``lp:P`` with P in [1, inf] names.
+    """The function that ``mse`` (summed squared error), ``l1`` or ``lp:P`` with P in [1, inf] names.
+
+    ``lp:1`` is the square of ``l1``.
 
     Raises:
         InputError: anything else.
     """
     if text == "mse":
         return squared_error
+    if text == "l1":
+        return absolute_error
     if text.startswith("lp:"):
         try:
             p = float(text[3:])
@@ -45,4 +59,4 @@ def parse_distortion(text: str) -> Distortion:
             p = 0.0
         if p >= 1:
             return squared_error if p == 2 else partial(squared_lp, p=p)
-    raise InputError(f"distortion {text!r}: expected 'mse' or 'lp:P' with P >= 1")
+    raise InputError(f"distortion {text!r}: expected 'mse', 'l1' or 'lp:P' with P >= 1")

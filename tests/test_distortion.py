@@ -65,5 +65,5 @@ def test_two_names_of_the_squared_error_are_one_function():
 
 @pytest.mark.parametrize("text", ["", "lp", "lp:", "lp:0.5", "lp:nan", "lp:-1", "lp:x", "MSE", "ssim"])
 def test_anything_else_is_refused_by_name(text: str):
-    with pytest.raises(InputError, match="expected 'mse' or 'lp:P'"):
+    with pytest.raises(InputError, match="expected 'mse', 'l1' or 'lp:P'"):
         parse_distortion(text)

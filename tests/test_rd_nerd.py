@@ -13,7 +13,8 @@ from rcccodec.proposals.generator import GeneratorProposal, GeneratorSpec, build
 from rcccodec.randomness import standard_normals
 from rcccodec.rd import nerd
 from rcccodec.rd.gaussian import gaussian_point_at_slope
-from rcccodec.rd.nerd import RatePoint, estimate_nerd
+from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.rd.point import RatePoint
 
 VARIANCES = 4 * np.exp(-0.5 * np.arange(5))
 SOURCE = 1 << 20  # a stream of its own
@@ -30,7 +31,7 @@ def estimate(proposal: object, beta: float, blocks: int = 400) -> RatePoint:
 
 
 def errors_away(point: RatePoint, lagrangian_bits: float) -> float:
-    error = math.hypot(point.lagrangian_se_bits, point.lagrangian_se_codebooks_bits)
+    error = math.hypot(point.lagrangian_se_bits, point.lagrangian_se_samples_bits)
     return abs(point.lagrangian_bits - lagrangian_bits) / error
 
 
@@ -143,7 +144,7 @@ def test_standard_errors_are_over_blocks_and_over_codebooks():
     proposal = GaussianProposal(VARIANCES, 0.6)
     one = estimate_nerd(gaussian_blocks(1), proposal, beta=0.6, num_candidates=64, seeds=(1,))
     assert math.isnan(one.rate_se_bits)
-    assert math.isnan(one.lagrangian_se_codebooks_bits)
+    assert math.isnan(one.lagrangian_se_samples_bits)
     seeds = (1, 2, 3, 4, 5)
     whole = estimate_nerd(gaussian_blocks(50), proposal, beta=0.6, num_candidates=64, seeds=seeds)
     parts = [
@@ -152,8 +153,8 @@ def test_standard_errors_are_over_blocks_and_over_codebooks():
     ]
     means = [part.lagrangian_bits for part in parts]
     assert whole.lagrangian_bits == pytest.approx(np.mean(means))
-    assert whole.lagrangian_se_codebooks_bits == pytest.approx(np.std(means, ddof=1) / math.sqrt(5))
-    assert (whole.num_blocks, whole.num_codebooks, whole.num_candidates) == (50, 5, 64)
+    assert whole.lagrangian_se_samples_bits == pytest.approx(np.std(means, ddof=1) / math.sqrt(5))
+    assert (whole.num_blocks, whole.num_repeats, whole.num_samples) == (50, 5, 64)
 
 
 def test_stages_and_seeds_draw_other_codebooks():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
 
 import torch
 from torch import Tensor
@@ -12,32 +12,7 @@ from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_
 from rcccodec.distortion import Distortion, parse_distortion
 from rcccodec.proposals import Proposal
 from rcccodec.proposals.generator import GeneratorProposal
-
-SATURATION_BITS = 3.0
-
-
-@dataclass(frozen=True)
-class RatePoint:
-    """A point (D, R) on or above the rate-distortion curve.
-
-    Rates and Lagrangian ``R + beta D / ln 2`` in bits a block, distortion in summed squared error (or what
-    was asked for), beta in nats per unit of it. ``*_se`` are standard errors over blocks, ``*_se_codebooks``
-    over codebooks; NaN where there is only one.
-    ``saturated``: log2 N - R < 3 bits, where the estimate cannot be trusted (R <= log2 N for any source).
-    """
-
-    beta: float
-    rate_bits: float
-    distortion: float
-    lagrangian_bits: float
-    rate_se_bits: float
-    distortion_se: float
-    lagrangian_se_bits: float
-    lagrangian_se_codebooks_bits: float
-    num_blocks: int
-    num_codebooks: int
-    num_candidates: int
-    saturated: bool
+from rcccodec.rd.point import RatePoint, upper_point
 
 
 def estimate_nerd(
@@ -70,6 +45,7 @@ def estimate_nerd(
     """
     if not 0 < beta < math.inf or num_candidates < 1 or not len(x) or not seeds:
         raise ValueError("estimate_nerd needs beta > 0 and at least one candidate, block and seed")
+    began = time.perf_counter()
     measure = None if distortion == "mse" else parse_distortion(distortion)
     coordinates, left_out = x, torch.zeros(len(x), dtype=torch.float64)
     if isinstance(proposal, GeneratorProposal) and proposal.is_linear:
@@ -87,22 +63,8 @@ def estimate_nerd(
     )
     d = torch.stack(distortions) + left_out  # (codebooks, B)
     lagrangian = -torch.stack(log_means) + beta * left_out
-    rate = lagrangian - beta * d
-    ln2 = math.log(2)
-    rate_bits = float(rate.mean()) / ln2
-    return RatePoint(
-        beta=beta,
-        rate_bits=rate_bits,
-        distortion=float(d.mean()),
-        lagrangian_bits=float(lagrangian.mean()) / ln2,
-        rate_se_bits=_standard_error(rate.mean(0)) / ln2,
-        distortion_se=_standard_error(d.mean(0)),
-        lagrangian_se_bits=_standard_error(lagrangian.mean(0)) / ln2,
-        lagrangian_se_codebooks_bits=_standard_error(lagrangian.mean(1)) / ln2,
-        num_blocks=len(x),
-        num_codebooks=len(seeds),
-        num_candidates=num_candidates,
-        saturated=math.log2(num_candidates) - rate_bits < SATURATION_BITS,
+    return upper_point(
+        "nerd", beta, lagrangian, d, num_samples=num_candidates, seconds=time.perf_counter() - began
     )
 
 
@@ -148,7 +110,3 @@ def _one_codebook(
             highest[rows] = top
     log_mean = highest.double() + torch.log(mass) - math.log(num_candidates)
     return log_mean.cpu(), (moment / mass).cpu()
-
-
-def _standard_error(values: Tensor) -> float:
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan

@@ -1,4 +1,4 @@
-"""Sources given by a law, for which R(D) is known: Gaussian, Laplacian, sawbridge.
+"""Sources given by a law: Gaussian, Laplacian, sawbridge, noisy sphere, Bernoulli, binary Markov.
 
 A sample is made by NumPy's PCG64 from (seed, split): the same on every machine with one NumPy version, and
 train and test never share a draw. The first n of a longer sample are the sample of n.
@@ -15,10 +15,14 @@ from rcccodec.sources.source import Source
 DEFAULT_COUNT = 10_000
 _MAX_VALUES = 1 << 28
 _DEFAULTS: dict[str, dict[str, float]] = {
-    "gaussian": {"m": 20, "decay": 0.5},
+    "gaussian": {"m": 20, "decay": 0.5, "variance": 4.0},
     "laplacian": {"m": 1, "b": 1.0},
     "sawbridge": {"n": 1024},
+    "sphere": {"m": 2, "noise": 0.1},
+    "bernoulli": {"m": 1, "p": 0.5},
+    "markov": {"n": 100, "p": 0.25, "q": 0.25},
 }
+_PROBABILITIES = {"bernoulli": ("p",), "markov": ("p", "q")}
 NAMES = tuple(_DEFAULTS)
 
 
@@ -26,8 +30,9 @@ def load_synthetic(spec: str, split: str, limit: int | None = None, seed: int = 
     """Sample one of the synthetic sources.
 
     Args:
-        spec: ``gaussian:m=20,decay=0.5``, ``laplacian:b=1,m=1``, ``sawbridge:n=1024``; what is left out
-            takes these values.
+        spec: ``gaussian:m=20,decay=0.5,variance=4``, ``laplacian:b=1,m=1``, ``sawbridge:n=1024``,
+            ``sphere:m=2,noise=0.1``, ``bernoulli:p=0.5,m=1``, ``markov:n=100,q=0.25,p=0.25``; what is left
+            out takes these values.
         split: "train" or "test", independent of each other.
         limit: how many vectors; 10,000 when None.
         seed: non-negative.
@@ -41,16 +46,22 @@ def load_synthetic(spec: str, split: str, limit: int | None = None, seed: int = 
     """
     name, parameters = parse_synthetic(spec)
     count = DEFAULT_COUNT if limit is None else limit
-    dim = int(parameters["n" if name == "sawbridge" else "m"])
+    dim = int(parameters["n" if "n" in parameters else "m"])
     if count * dim > _MAX_VALUES:
         raise LimitError(f"{spec}: {count} vectors of {dim} values; at most {_MAX_VALUES} values in all")
     generator = np.random.Generator(np.random.PCG64([seed, 0 if split == "train" else 1]))
     if name == "gaussian":
-        x = generator.standard_normal((count, dim)) * np.sqrt(gaussian_variances(dim, parameters["decay"]))
+        x = generator.standard_normal((count, dim)) * np.sqrt(gaussian_variances(**{**parameters, "m": dim}))
     elif name == "laplacian":
         x = laplacian(generator, count, dim, parameters["b"])
-    else:
+    elif name == "sawbridge":
         x = sawbridge(generator, count, dim)
+    elif name == "sphere":
+        x = noisy_sphere(generator, count, dim, parameters["noise"])
+    elif name == "bernoulli":
+        x = (generator.random((count, dim)) < parameters["p"]).astype(np.float64)
+    else:
+        x = binary_markov(generator, count, dim, parameters["p"], parameters["q"])
     return Source(spec, x)
 
 
@@ -82,13 +93,15 @@ def parse_synthetic(spec: str) -> tuple[str, dict[str, float]]:
             raise InputError(f"{spec}: {key} is a whole number from 1 to {1 << 20}")
         if not whole and not (math.isfinite(number) and (number >= 0 if key == "decay" else number > 0)):
             raise InputError(f"{spec}: {key}={value} is out of range")
+        if key in _PROBABILITIES.get(name, ()) and number >= 1:
+            raise InputError(f"{spec}: {key} is a probability between 0 and 1")
         parameters[key] = number
     return name, parameters
 
 
-def gaussian_variances(m: int, decay: float) -> NDArray[np.float64]:
-    """Component variances sigma_k^2 = 4 exp(-decay k), k = 0..m-1; float64 (m,)."""
-    return 4 * np.exp(-decay * np.arange(m, dtype=np.float64))
+def gaussian_variances(m: int, decay: float, variance: float = 4.0) -> NDArray[np.float64]:
+    """Component variances sigma_k^2 = variance exp(-decay k), k = 0..m-1; float64 (m,)."""
+    return variance * np.exp(-decay * np.arange(m, dtype=np.float64))
 
 
 def laplacian(generator: np.random.Generator, count: int, m: int, b: float) -> NDArray[np.float64]:
@@ -106,3 +119,25 @@ def sawbridge(generator: np.random.Generator, count: int, n: int) -> NDArray[np.
     """
     t = np.linspace(0.0, 1.0, n)
     return t - (t >= generator.random((count, 1)))
+
+
+def noisy_sphere(generator: np.random.Generator, count: int, m: int, noise: float) -> NDArray[np.float64]:
+    """X = Y + N(0, noise I), Y uniform on the unit sphere of R^m; float64 (count, m).
+
+    At the slope 1 / (2 noise) of squared error, the law of Y is the optimal marginal.
+    """
+    y = generator.standard_normal((count, m))
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    return y + np.sqrt(noise) * generator.standard_normal((count, m))
+
+
+def binary_markov(
+    generator: np.random.Generator, count: int, n: int, p: float, q: float
+) -> NDArray[np.float64]:
+    """Stationary chains of zeros and ones, P(0 -> 1) = q, P(1 -> 0) = p; float64 (count, n)."""
+    u = generator.random((n, count))
+    x = np.empty((n, count))
+    x[0] = u[0] < q / (p + q)
+    for t in range(1, n):
+        x[t] = np.where(x[t - 1] == 0, u[t] < q, u[t] >= p)
+    return np.ascontiguousarray(x.T)

@@ -16,7 +16,8 @@ from rcccodec.channel.search import select_with_cost
 from rcccodec.index_code.codebook_prior import CodebookPrior
 from rcccodec.joint import joint_size
 from rcccodec.proposals.generator import Generator, GeneratorProposal
-from rcccodec.rd.nerd import RatePoint, estimate_nerd
+from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.rd.point import RatePoint
 from rcccodec.training.blocks import PHOTO_BLOCKS, residuals
 from rcccodec.training.extension import Kept
 from rcccodec.training.index_codes import fit_channel_priors, fit_codebook_prior, fit_histograms
@@ -155,7 +156,7 @@ def _measured(
     say(
         f"stage {s} beta {beta:g}: R = {point.rate_bits:.2f} +- {point.rate_se_bits:.2f} bits, "
         f"D = {point.distortion:.4g}, Lagrangian {point.lagrangian_bits:.3f} +- "
-        f"{point.lagrangian_se_codebooks_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
+        f"{point.lagrangian_se_samples_bits:.3f} bits{' (saturated)' if point.saturated else ''}"
     )
     if point.rate_bits < COLLAPSED_BITS:
         say("  the candidates are all alike: train longer, or at a higher slope")
@@ -261,10 +262,10 @@ def _stage_record(s: int, stage: StagePlan, beta: float, point: RatePoint) -> di
         "distortion_se": point.distortion_se,
         "lagrangian_bits": point.lagrangian_bits,
         "lagrangian_se_bits": point.lagrangian_se_bits,
-        "lagrangian_se_codebooks_bits": point.lagrangian_se_codebooks_bits,
+        "lagrangian_se_codebooks_bits": point.lagrangian_se_samples_bits,
         "held_out_blocks": point.num_blocks,
-        "held_out_codebooks": point.num_codebooks,
-        "num_candidates": point.num_candidates,
+        "held_out_codebooks": point.num_repeats,
+        "num_candidates": point.num_samples,
         "saturated": point.saturated,
         "zipf_rate_millibits": round(1000 * max(0.0, point.rate_bits)),
         "fitted": {},

@@ -1,0 +1,135 @@
+"""What R(D) is asked of: samples of a source, a distortion, and where reproductions may lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rcccodec.distortion import Distortion, hamming, parse_distortion
+from rcccodec.errors import InputError, LimitError
+from rcccodec.sources import load_source
+from rcccodec.sources.synthetic import NAMES, parse_synthetic
+
+MAX_TRAIN = 60_000
+MAX_TEST = 1_000
+MAX_VALUES = 1 << 29  # of float32: 2 GiB
+BINARY = ("bernoulli", "markov")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A source as estimators see it.
+
+    Attributes:
+        name: the specification.
+        train, test: float32 (n, dim) and (m, dim), disjoint; images in units of pixel / 255.
+        distortion: ``mse`` (summed squared error), ``l1`` (summed absolute error), ``hamming``, ``lp:P``.
+        alphabet: values that a component of a reproduction may take, float32 (a,); None: any real number.
+        law: name and parameters of a synthetic source; None for data.
+        shape: of one image (h, w, c), or None.
+        notes: lines a reader should know.
+    """
+
+    name: str
+    train: Tensor
+    test: Tensor
+    distortion: str
+    alphabet: Tensor | None = None
+    law: tuple[str, dict[str, float]] | None = None
+    shape: tuple[int, int, int] | None = None
+    notes: tuple[str, ...] = ()
+    distance: Distortion = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        distance = hamming if self.distortion == "hamming" else parse_distortion(self.distortion)
+        object.__setattr__(self, "distance", distance)
+
+    @property
+    def dim(self) -> int:
+        """Components of one source vector."""
+        return self.train.shape[1]
+
+
+def load_problem(
+    spec: str,
+    *,
+    distortion: str | None = None,
+    data_root: Path | None = None,
+    num_train: int | None = None,
+    num_test: int | None = None,
+    seed: int = 0,
+) -> Problem:
+    """Load both splits of a source for estimation.
+
+    Args:
+        spec: as `rcccodec.sources.load_source`; every image must have the same size.
+        distortion: Hamming for binary sources if None, else squared error.
+        num_train, num_test: how many vectors; at most 60,000 and 1000 if None.
+
+    Raises:
+        InputError: missing, empty or damaged; values that are no finite numbers; photographs of any sizes; a
+        distortion that does not fit. LimitError: more values than fit in 2 GiB.
+    """
+    law = parse_synthetic(spec) if spec.partition(":")[0] in NAMES else None
+    if distortion is None:
+        distortion = "hamming" if law and law[0] in BINARY else "mse"
+    if distortion == "hamming" and not (law and law[0] in BINARY):
+        raise InputError(f"{spec}: hamming distortion is for binary sources ({', '.join(BINARY)})")
+    parts = []
+    for split, count in (("train", num_train or MAX_TRAIN), ("test", num_test or MAX_TEST)):
+        source = load_source(spec, split, data_root, limit=count, seed=seed)
+        if isinstance(source.x, list):
+            sizes = {item.shape for item in source.x}
+            if len(sizes) != 1:
+                raise InputError(
+                    f"{spec}: its images have {len(sizes)} sizes; R(D) is of vectors of one size"
+                )
+            stacked = np.stack(source.x)
+            rows = stacked.reshape(len(stacked), -1)
+            shape = (*stacked.shape[1:3], 1 if stacked.ndim == 3 else 3)
+            if rows.size > MAX_VALUES:
+                raise LimitError(
+                    f"{spec}: {rows.shape[0]} vectors of {rows.shape[1]} values do not fit in 2 GiB"
+                )
+            values = rows.astype(np.float32) / np.float32(255)
+        else:
+            shape = source.shape
+            if source.x.size > MAX_VALUES:
+                n, dim = len(source.x), source.x[0].size
+                raise LimitError(
+                    f"{spec}: {n} vectors of {dim} values do not fit in 2 GiB; take --train fewer"
+                )
+            values = source.flattened(np.float32)
+        parts.append(torch.from_numpy(values))
+    problem = Problem(
+        name=spec,
+        train=parts[0],
+        test=parts[1],
+        distortion=distortion,
+        alphabet=torch.tensor([0.0, 1.0]) if distortion == "hamming" else None,
+        law=law,
+        shape=shape,
+        notes=tuple(source.notes),
+    )
+    check_problem(problem)
+    return problem
+
+
+def check_problem(problem: Problem) -> None:
+    """Refuse what no estimator can use.
+
+    Raises:
+        InputError: a split is empty, the splits differ in dimension, or a value is NaN or infinite.
+    """
+    for split, x in (("train", problem.train), ("test", problem.test)):
+        if not x.numel():
+            raise InputError(f"{problem.name}: its {split} split is empty")
+        bad = int((~torch.isfinite(x)).sum())
+        if bad:
+            raise InputError(f"{problem.name}: {bad} values of its {split} split are NaN or infinite")
+    if problem.train.shape[1] != problem.test.shape[1]:
+        raise InputError(f"{problem.name}: train and test have different sizes")

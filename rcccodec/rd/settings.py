@@ -1,0 +1,156 @@
+"""Sizes of every estimator: the defaults finish on two cores; `--set METHOD.NAME=VALUE` changes one.
+
+This module imports nothing heavy, so that the command line can print it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from rcccodec.errors import InputError
+
+
+@dataclass(frozen=True)
+class BetaVaeSettings:
+    """beta-VAE: bound E KL(q(z|x) || p(z)) + beta E d(x, f(z))."""
+
+    latents: int = 32
+    width: int = 512  # hidden units
+    depth: int = 2  # hidden layers
+    steps: int = 3000
+    batch: int = 128
+    rate: float = 1e-3  # of learning
+
+
+@dataclass(frozen=True)
+class NerdSettings:
+    """NERD: -E log of a mean over N candidates, and the same by importance sampling from an encoder."""
+
+    candidates: int = 32768  # N
+    codebooks: int = 2  # repetitions
+    steps: int = 500  # of fine-tuning the generator, after the beta-VAE
+    draws: int = 512  # M importance samples a vector
+
+
+@dataclass(frozen=True)
+class WassersteinSettings:
+    """Wasserstein gradient descent of particles, with Blahut-Arimoto steps on their weights if hybrid."""
+
+    particles: int = 1000
+    steps: int = 500
+    batch: int = 2000  # source vectors a step
+    hybrid: bool = True
+
+
+@dataclass(frozen=True)
+class BlahutArimotoSettings:
+    """Blahut-Arimoto on a grid of a one-dimensional law, or on samples (Y = X)."""
+
+    samples: int = 5000  # training vectors that are source and reproductions
+    grid: int = 801  # points for a law of one dimension
+    tolerance: float = 1e-5  # bits between upper and lower value
+    rounds: int = 5000
+
+
+@dataclass(frozen=True)
+class SandwichSettings:
+    """Lower bound from the dual problem, upper bound of a beta-VAE."""
+
+    draws: int = 1024  # k source vectors a draw of C_k
+    steps: int = 1000
+    evaluations: int = 20  # independent draws of C_k for the interval
+    width: int = 512
+    rate: float = 5e-4
+    ascent: int = 30  # steps of the search for the supremum
+
+
+@dataclass(frozen=True)
+class EnergySettings:
+    """Discriminative Blahut-Arimoto with one energy network, Langevin dynamics and a discriminator."""
+
+    width: int = 64  # energy network
+    discriminator: int = 256
+    steps: int = 2000
+    batch: int = 256
+    langevin: int = 200
+    step: float = 1e-3
+
+
+@dataclass(frozen=True)
+class AnnealingSettings:
+    """Annealed importance sampling of a generative model's curve."""
+
+    model: str = "vae"  # vae, gan, aae
+    latents: int = 10
+    width: int = 256
+    depth: int = 3  # hidden layers; 1 is the shallow model
+    training: int = 3000  # steps
+    chains: int = 16
+    images: int = 20
+    distributions: int = 1000
+    leapfrog: int = 10
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All of them."""
+
+    vae: BetaVaeSettings = BetaVaeSettings()
+    nerd: NerdSettings = NerdSettings()
+    wgd: WassersteinSettings = WassersteinSettings()
+    ba: BlahutArimotoSettings = BlahutArimotoSettings()
+    sandwich: SandwichSettings = SandwichSettings()
+    dba: EnergySettings = EnergySettings()
+    ais: AnnealingSettings = AnnealingSettings()
+
+
+def with_setting(settings: Settings, text: str) -> Settings:
+    """Settings with one of them changed.
+
+    Args:
+        text: ``METHOD.NAME=VALUE``, as in ``ais.chains=40``.
+
+    Raises:
+        InputError: no such setting, or a value of the wrong kind or not positive.
+    """
+    name, equals, value = text.partition("=")
+    method, dot, key = name.partition(".")
+    if not (equals and dot and method in {f.name for f in fields(Settings)}):
+        raise InputError(f"--set {text}: expected METHOD.NAME=VALUE, METHOD one of {_names(Settings)}")
+    old = getattr(settings, method)
+    if key not in {f.name for f in fields(old)}:
+        raise InputError(f"--set {text}: {method} has the settings {_names(type(old))}")
+    return replace(settings, **{method: replace(old, **{key: _parse(text, value, type(getattr(old, key)))})})
+
+
+def describe() -> list[str]:
+    """One line a method: its settings and their defaults."""
+    lines = []
+    for f in fields(Settings):
+        group = getattr(Settings(), f.name)
+        words = ", ".join(f"{g.name}={getattr(group, g.name)}" for g in fields(group))
+        lines.append(f"{f.name}: {words}")
+    return lines
+
+
+def _parse(text: str, value: str, kind: type[Any]) -> Any:
+    if kind is str:
+        return value
+    if kind is bool:
+        if value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        raise InputError(f"--set {text}: true or false")
+    try:
+        number = kind(value)
+    except ValueError:
+        raise InputError(
+            f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number"
+        ) from None
+    if not 0 < number < float("inf"):
+        raise InputError(f"--set {text}: must be positive")
+    return number
+
+
+def _names(group: type[Any]) -> str:
+    return ", ".join(f.name for f in fields(group))
