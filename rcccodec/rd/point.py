@@ -30,8 +30,8 @@ class RatePoint:
         beta: -dR/dD, nats per unit of distortion.
         rate_bits, distortion: of the point; distortion as the problem measures it.
         lagrangian_bits: R + beta D / ln 2.
-        rate_se_bits, distortion_se, lagrangian_se_bits: standard errors over the data; NaN where there are none.
-        lagrangian_se_samples_bits: over repetitions with fresh samples (codebooks, chains, seeds); NaN for one.
+        rate_se_bits, distortion_se, lagrangian_se_bits: standard errors over data, or NaN.
+        lagrangian_se_samples_bits: over repetitions with fresh samples (codebooks, chains); or NaN.
         num_blocks: source vectors it was measured on, none of them trained on; 0 if none were needed.
         num_repeats: repetitions with fresh samples.
         num_samples: N of a codebook, particles, chains, k of a dual bound; 0 if there is no such number.
@@ -76,7 +76,7 @@ class RatePoint:
 
 
 def is_saturated(num_samples: int, rate_bits: float) -> bool:
-    """log2 N - R < 3 bits: no estimate from N samples exceeds log2 N, whatever the source (nerd-rcc III-A)."""
+    """log2 N - R < 3 bits: an estimate from N samples cannot exceed log2 N (nerd-rcc III-A)."""
     return math.log2(num_samples) - rate_bits < SATURATION_BITS
 
 

@@ -92,17 +92,12 @@ def load_problem(
             rows = stacked.reshape(len(stacked), -1)
             shape = (*stacked.shape[1:3], 1 if stacked.ndim == 3 else 3)
             if rows.size > MAX_VALUES:
-                raise LimitError(
-                    f"{spec}: {rows.shape[0]} vectors of {rows.shape[1]} values do not fit in 2 GiB"
-                )
+                raise _too_large(spec, *rows.shape)
             values = rows.astype(np.float32) / np.float32(255)
         else:
             shape = source.shape
             if source.x.size > MAX_VALUES:
-                n, dim = len(source.x), source.x[0].size
-                raise LimitError(
-                    f"{spec}: {n} vectors of {dim} values do not fit in 2 GiB; take --train fewer"
-                )
+                raise _too_large(spec, len(source.x), source.x[0].size)
             values = source.flattened(np.float32)
         parts.append(torch.from_numpy(values))
     problem = Problem(
@@ -133,3 +128,7 @@ def check_problem(problem: Problem) -> None:
             raise InputError(f"{problem.name}: {bad} values of its {split} split are NaN or infinite")
     if problem.train.shape[1] != problem.test.shape[1]:
         raise InputError(f"{problem.name}: train and test have different sizes")
+
+
+def _too_large(spec: str, count: int, dim: int) -> LimitError:
+    return LimitError(f"{spec}: {count} vectors of {dim} values are more than 2 GiB; take fewer with --train")

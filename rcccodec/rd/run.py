@@ -1,4 +1,4 @@
-"""How an estimator is run: its seed and device, where its checkpoints lie, whom it tells; and training loops."""
+"""How an estimator is run: seed, device, checkpoints, progress; and the training loop they share."""
 
 from __future__ import annotations
 
