@@ -10,6 +10,8 @@ from typing import Any
 
 from rcccodec.errors import InputError
 
+_MAY_BE_ZERO = ("vae.depth=", "nerd.steps=")
+
 
 @dataclass(frozen=True)
 class BetaVaeSettings:
@@ -17,7 +19,7 @@ class BetaVaeSettings:
 
     latents: int = 32
     width: int = 512  # hidden units
-    depth: int = 2  # hidden layers
+    depth: int = 2  # hidden layers; 0: linear maps, which are enough for a Gaussian source
     steps: int = 3000
     batch: int = 128
     rate: float = 1e-3  # of learning
@@ -147,6 +149,8 @@ def _parse(text: str, value: str, kind: type[Any]) -> Any:
         raise InputError(
             f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number"
         ) from None
+    if number == 0 and text.startswith(_MAY_BE_ZERO):
+        return number
     if not 0 < number < float("inf"):
         raise InputError(f"--set {text}: must be positive")
     return number
