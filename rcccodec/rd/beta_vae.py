@@ -58,9 +58,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.skip = _linear(inputs, outputs, 0.0, generator)
         sizes = [inputs] + [width] * depth
-        self.layers = nn.ModuleList(
-            _linear(a, b, 1 / math.sqrt(a), generator) for a, b in pairwise(sizes)
-        )
+        self.layers = nn.ModuleList(_linear(a, b, 1 / math.sqrt(a), generator) for a, b in pairwise(sizes))
         if depth:
             self.last = _linear(width, outputs, 0.0, generator)
 
