@@ -48,7 +48,7 @@ def test_a_gaussian_source_is_within_a_tenth_of_a_bit(gaussian: Problem, beta: f
 
 def test_training_brings_back_what_a_wrong_start_lost(gaussian: Problem, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(
-        beta_vae, "_channels", lambda v, latents, beta: (0.3 * v[:latents].sqrt(), v[:latents] * 0 + 1)
+        beta_vae, "_channels", lambda v, latents, noise: (0.3 * v[:latents].sqrt(), v[:latents] * 0 + 1)
     )
     settings = replace(SMALL, steps=400, rate=5e-3)
     before = measure_vae(untrained(gaussian, 1.0, settings, Run()), gaussian, 1.0, Run())

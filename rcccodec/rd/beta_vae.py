@@ -30,6 +30,7 @@ _AXES = 256  # principal axes the encoder sees
 _ROWS = 10_000  # training vectors that mean and axes are taken from
 _REPORT_EVERY = 50
 PairedDistortion = Callable[[Tensor, Tensor], Tensor]
+Axes = tuple[Tensor, Tensor, Tensor]  # mean, basis, variances
 
 
 def paired_distortion(problem: Problem) -> PairedDistortion:
@@ -77,13 +78,13 @@ class Perceptron(nn.Module):
 class Encoder(nn.Module):
     """q(z|x) = N(mean, diag exp(2 log scale)) from the leading principal coefficients of x.
 
-    Begins at the posterior of the linear Gaussian model (probabilistic PCA) with noise 1 / (2 beta).
+    Begins at the posterior of the linear Gaussian model (probabilistic PCA) with this variance of the noise,
+    1 / (2 beta) for squared error; at the prior if it is infinite.
     """
 
     def __init__(
-        self, axes: tuple[Tensor, Tensor, Tensor], latents: int, beta: float, settings: BetaVaeSettings,
-        generator: torch.Generator,
-    ) -> None:  # fmt: skip
+        self, axes: Axes, latents: int, noise: float, settings: BetaVaeSettings, generator: torch.Generator
+    ) -> None:
         super().__init__()
         mean, basis, variances = axes
         basis, variances = basis[:_AXES], variances[:_AXES]
@@ -91,7 +92,7 @@ class Encoder(nn.Module):
         self.register_buffer("mean", mean.clone())
         self.register_buffer("whiten", (basis / spread[:, None]).T.contiguous())
         self.net = Perceptron(len(basis), 2 * latents, settings.width, settings.depth, generator)
-        signal, level = _channels(variances, latents, beta)
+        signal, level = _channels(variances, latents, noise)
         k = len(signal)
         with torch.no_grad():
             i = torch.arange(k)
@@ -132,14 +133,14 @@ class Decoder(nn.Module):
     """y = f(z); begins at the principal axes, scaled as reverse water-filling does for a Gaussian."""
 
     def __init__(
-        self, axes: tuple[Tensor, Tensor, Tensor], latents: int, beta: float, image: bool,
-        settings: BetaVaeSettings, generator: torch.Generator,
+        self, axes: Axes, latents: int, noise: float, image: bool, settings: BetaVaeSettings,
+        generator: torch.Generator,
     ) -> None:  # fmt: skip
         super().__init__()
         mean, basis, variances = axes
         self.image = image
         self.net = Perceptron(latents, len(mean), settings.width, settings.depth, generator)
-        signal, _ = _channels(variances, latents, beta)
+        signal, _ = _channels(variances, latents, noise)
         with torch.no_grad():
             self.net.skip.weight[:, : len(signal)] = (basis[: len(signal)] * signal[:, None]).T
             self.net.skip.bias.copy_(torch.logit(mean.clamp(0.01, 0.99)) if image else mean)
@@ -210,9 +211,9 @@ def measure_vae(
 def untrained(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -> BetaVae:
     """The networks as training finds them, on the CPU: a function of the seed and the slope."""
     generator = run.generator("beta-vae", beta, "start")
-    axes = principal_axes(problem.train)
-    encoder = Encoder(axes, settings.latents, beta, settings, generator)
-    decoder = Decoder(axes, settings.latents, beta, problem.shape is not None, settings, generator)
+    axes, noise = principal_axes(problem.train), 1 / (2 * beta)
+    encoder = Encoder(axes, settings.latents, noise, settings, generator)
+    decoder = Decoder(axes, settings.latents, noise, problem.shape is not None, settings, generator)
     return BetaVae(encoder, decoder, settings.latents)
 
 
@@ -228,7 +229,7 @@ def draw_batch(x: Tensor, batch: int, generator: torch.Generator, device: str) -
     return x[torch.randint(len(x), (batch,), generator=generator)].to(device)
 
 
-def principal_axes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def principal_axes(x: Tensor) -> Axes:
     """Mean (dim,), orthonormal axes (dim, dim) and falling variances (dim,) of up to 10,000 rows; float32."""
     sample = x[:: max(1, len(x) // _ROWS)].double()
     mean = sample.mean(0)
@@ -252,7 +253,7 @@ def _train(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -
         cosine_rate(optimizer, settings.rate, step, settings.steps)
         optimizer.zero_grad()
         (rate + beta * distortion).backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), _largest_step(problem.dim))
+        nn.utils.clip_grad_norm_(vae.parameters(), largest_step(problem.dim))
         optimizer.step()
         if step % _REPORT_EVERY == 0:
             bits, reached = float(rate.detach()) / math.log(2), float(distortion.detach())
@@ -265,14 +266,13 @@ def _train(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -
     return vae.eval().requires_grad_(False), seconds
 
 
-def _channels(variances: Tensor, latents: int, beta: float) -> tuple[Tensor, Tensor]:
-    """Of the leading axes, at noise 1 / (2 beta): the signal's scale, and the share of variance left."""
+def _channels(variances: Tensor, latents: int, noise: float) -> tuple[Tensor, Tensor]:
+    """Of the leading axes: the signal's scale, and the share of variance that is noise."""
     kept = variances[:latents]
-    noise = 1 / (2 * beta)
     return (kept - noise).clamp_min(0).sqrt(), (noise / kept.clamp_min(1e-30)).clamp_max(1)
 
 
-def _largest_step(dim: int) -> float:
+def largest_step(dim: int) -> float:
     """Norm at which a gradient is cut: the losses are sums over components."""
     return 100.0 * math.sqrt(dim)
 

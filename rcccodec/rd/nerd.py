@@ -1,18 +1,112 @@
-"""The NERD estimate of R(D) from a proposal: an upper bound on held-out blocks, with Monte-Carlo errors."""
+"""The NERD estimate of R(D) from a proposal: an upper bound on held-out blocks, with Monte-Carlo errors.
+
+`trace_nerd` learns the proposal too::
+
+    beta-VAE --> generator and encoder tuned on nerd-rcc eq. 11, its expectation by importance sampling
+             --> "nerd": N fresh candidates from the prior, the same for all vectors; R <= log2 N
+             --> "nerd-is": M fresh draws a vector around the encoder's posterior; no such ceiling
+"""
 
 from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rcccodec.bundle import Model, load_model
 from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
 from rcccodec.distortion import Distortion, parse_distortion
+from rcccodec.errors import InputError
 from rcccodec.proposals import Proposal
-from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.proposals.generator import Generator, GeneratorProposal
+from rcccodec.rd.beta_vae import (
+    Encoder,
+    cosine_rate,
+    draw_batch,
+    largest_step,
+    paired_distortion,
+    principal_axes,
+    train_beta_vae,
+)
+from rcccodec.rd.importance import Decode, Posterior, estimate_importance, importance_loss
 from rcccodec.rd.point import RatePoint, upper_point
+from rcccodec.rd.problem import Problem
+from rcccodec.rd.run import Run, fit
+from rcccodec.rd.settings import BetaVaeSettings, NerdSettings
+
+_REPORT_EVERY = 50
+
+
+def trace_nerd(
+    problem: Problem,
+    betas: Sequence[float],
+    settings: NerdSettings,
+    run: Run,
+    *,
+    vae: BetaVaeSettings | None = None,
+) -> Iterator[RatePoint]:
+    """Two records a slope, of one law of reproductions: ``nerd`` and ``nerd-is``.
+
+    With ``settings.model`` the generator is a trained bundle's and only an encoder is learned for it.
+
+    Args:
+        vae: of the warm start; a finished one in ``run.folder`` is used.
+
+    Raises:
+        InputError: discrete reproductions, or a bundle whose generators make something else. ModelError: no
+        such bundle. LimitError: a training diverged.
+
+    Invariants: every slope stands alone; all candidates and draws of the records are fresh, all vectors are
+    of ``problem.test``; both Lagrangians are on or above the curve's, up to standard errors.
+    """
+    paired = paired_distortion(problem)
+    vae = vae or BetaVaeSettings()
+    model = load_model(settings.model, for_images=False) if settings.model else None
+    for beta in betas:
+        began = time.perf_counter()
+        if model is None:
+            learned = _tuned_vae(problem, beta, settings, vae, run)
+        else:
+            learned = _with_encoder(problem, beta, settings, vae, run, model, settings.model)
+        seconds = time.perf_counter() - began
+        generator = run.generator("nerd-test", beta)
+        seeds = torch.randint(1 << 62, (settings.codebooks,), generator=generator).tolist()
+        plain = estimate_nerd(
+            problem.test, learned.proposal, beta=beta, num_candidates=settings.candidates,
+            seeds=tuple(seeds), device=run.device, distortion=problem.distortion,
+        )  # fmt: skip
+        yield replace(plain, seconds=plain.seconds + seconds, details=learned.details)
+        weighed = estimate_importance(
+            problem.test.to(run.device), learned.decode, learned.posterior, paired, beta=beta,
+            draws=settings.draws, repeats=settings.codebooks, generator=generator, seconds=seconds,
+        )  # fmt: skip
+        yield replace(weighed, details={**weighed.details, **learned.details})
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A law of reproductions as the two estimates need it."""
+
+    proposal: Proposal
+    decode: Decode
+    posterior: Posterior
+    details: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class DecoderProposal:
+    """Any map from latents (n, latent_dim) to reproductions (n, dim), seen as a Proposal."""
+
+    decode: Decode
+    latent_dim: int
+    dim: int
+
+    def candidates(self, z: Tensor) -> Tensor:
+        return self.decode(z)
 
 
 def estimate_nerd(
@@ -110,3 +204,92 @@ def _one_codebook(
             highest[rows] = top
     log_mean = highest.double() + torch.log(mass) - math.log(num_candidates)
     return log_mean.cpu(), (moment / mass).cpu()
+
+
+def _tuned_vae(
+    problem: Problem, beta: float, settings: NerdSettings, vae_settings: BetaVaeSettings, run: Run
+) -> _Learned:
+    vae = train_beta_vae(problem, beta, vae_settings, run).requires_grad_(True)
+    _tune(problem, beta, settings, vae_settings, run, vae, vae.decode, vae.posterior, 0)
+    proposal = DecoderProposal(vae.decode, vae.latents, problem.dim)
+    return _Learned(proposal, vae.decode, vae.posterior, {})
+
+
+def _with_encoder(
+    problem: Problem,
+    beta: float,
+    settings: NerdSettings,
+    vae: BetaVaeSettings,
+    run: Run,
+    model: object,
+    name: str,
+) -> _Learned:
+    """A bundle's generator at the nearest slope it was trained for, and an encoder learned for it."""
+    found = _nearest_generator(model, beta, problem.dim)
+    if found is None:
+        raise InputError(f"{name}: it has no generator of vectors of {problem.dim} values")
+    generator, at = found
+    low, high = generator.spec.slope_range
+    at = min(max(beta, low), high) if high > low else at
+    plain = generator.at_slope(at)
+    network = plain.float().to(run.device).requires_grad_(False)
+
+    def decode(z: Tensor) -> Tensor:
+        y: Tensor = network(z)
+        return network.mean + y @ network.basis if hasattr(network, "basis") else y
+
+    start = run.generator("nerd-encoder", beta, "start")
+    encoder = Encoder(principal_axes(problem.train), network.latent_dim, math.inf, vae, start).to(run.device)
+    _tune(problem, beta, settings, vae, run, encoder, decode, encoder, vae.steps)
+    return _Learned(GeneratorProposal(plain, run.device), decode, encoder, {"generator_beta": at})
+
+
+def _nearest_generator(model: object, beta: float, dim: int) -> tuple[Generator, float] | None:
+    """Of the stages that draw a whole vector, the one whose slope is nearest, with that slope."""
+    stages = [r.stages[0] for r in model.rungs if len(r.stages) == 1] if isinstance(model, Model) else []
+    fitting = [s for s in stages if s.generator.dim == dim]
+    if not fitting:
+        return None
+    nearest = min(fitting, key=lambda s: abs(math.log(s.beta / beta)))
+    return nearest.generator, nearest.beta
+
+
+def _tune(
+    problem: Problem,
+    beta: float,
+    settings: NerdSettings,
+    vae: BetaVaeSettings,
+    run: Run,
+    module: nn.Module,
+    decode: Decode,
+    posterior: Posterior,
+    single: int,
+) -> None:
+    """Minimise L over ``module``: ``single`` steps with one draw, then ``settings.steps`` with several."""
+    paired = paired_distortion(problem)
+    name = f"nerd-encoder-{beta:g}" if single else f"nerd-{beta:g}"
+    rate, steps = (vae.rate if single else settings.rate), single + settings.steps
+    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
+    state = {"what": name}
+
+    def update(step: int, generator: torch.Generator) -> None:
+        x = draw_batch(problem.train, settings.batch, generator, run.device)
+        cosine_rate(optimizer, rate, step, steps)
+        loss, value, distortion = importance_loss(
+            x, decode, posterior, paired, beta=beta, draws=settings.tuning if step >= single else 1,
+            generator=generator,
+        )  # fmt: skip
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(module.parameters(), largest_step(problem.dim))
+        optimizer.step()
+        if step % _REPORT_EVERY == 0:
+            bits, reached = float(value - beta * distortion) / math.log(2), float(distortion)
+            state["what"] = f"{name}: R {bits:.2f} bits, D {reached:.3g}"
+
+    telling = replace(run, progress=lambda _what, done, total: run.progress(state["what"], done, total))
+    plan = {"problem": problem.name, "distortion": problem.distortion, "train": list(problem.train.shape)}
+    plan |= {"beta": beta, "vae": vars(vae), "model": settings.model}
+    plan |= {k: getattr(settings, k) for k in ("steps", "tuning", "batch", "rate")}
+    fit(name, {"learned": module}, {"learned": optimizer}, update, steps, telling, plan)
+    module.eval().requires_grad_(False)

@@ -31,8 +31,12 @@ class NerdSettings:
 
     candidates: int = 32768  # N
     codebooks: int = 2  # repetitions
-    steps: int = 500  # of fine-tuning the generator, after the beta-VAE
     draws: int = 512  # M importance samples a vector
+    steps: int = 500  # of tuning generator and encoder, after the beta-VAE
+    tuning: int = 8  # importance samples a vector while tuning
+    batch: int = 64  # vectors
+    rate: float = 3e-4  # of learning; the encoder for a bundle takes that of the beta-VAE
+    model: str = ""  # a trained bundle whose generator is used; only an encoder is learned then
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class WassersteinSettings:
     particles: int = 1000
     steps: int = 500
     batch: int = 2000  # source vectors a step
+    rate: float = 0.05  # of the first steps, in standard deviations of each component
     hybrid: bool = True
 
 
