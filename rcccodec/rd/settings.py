@@ -10,6 +10,8 @@ from typing import Any
 
 from rcccodec.errors import InputError
 
+_MAY_BE_ZERO = ("vae.depth=", "nerd.steps=")
+
 
 @dataclass(frozen=True)
 class BetaVaeSettings:
@@ -17,7 +19,7 @@ class BetaVaeSettings:
 
     latents: int = 32
     width: int = 512  # hidden units
-    depth: int = 2  # hidden layers
+    depth: int = 2  # hidden layers; 0: linear maps, which are enough for a Gaussian source
     steps: int = 3000
     batch: int = 128
     rate: float = 1e-3  # of learning
@@ -88,8 +90,12 @@ class AnnealingSettings:
     training: int = 3000  # steps
     chains: int = 16
     images: int = 20
-    distributions: int = 1000
+    distributions: int = 1000  # on the way to the largest slope, about
     leapfrog: int = 10
+    gaps: int = 2  # slopes at which simulated data bound the error from both sides
+    distance: str = "problem"  # or features: squared error between hidden units of a small network
+    batch: int = 128  # of training
+    rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,8 @@ def _parse(text: str, value: str, kind: type[Any]) -> Any:
         raise InputError(
             f"--set {text}: {value!r} is not {'a whole' if kind is int else 'a'} number"
         ) from None
+    if number == 0 and text.startswith(_MAY_BE_ZERO):
+        return number
     if not 0 < number < float("inf"):
         raise InputError(f"--set {text}: must be positive")
     return number
