@@ -9,8 +9,8 @@ With candidates y_j of mass q_j, at slope beta (nats per unit of distortion)::
 (Blahut 1972; Csiszar 1974.) The plain step is a unit step of mirror descent on a convex L, so it is given
 Nesterov's momentum in ln q. Where L would rise the plain step is made instead, which cannot raise it, and the
 momentum starts anew; it never takes mass from a candidate that f would raise, so that tails are not emptied.
-With Y = X, the training samples themselves, this is the estimator that the NERD papers compare with: a rate of at
-most log2 n bits, and the R(D) of those n samples, not of their law.
+With Y = X, the training samples themselves, this is the estimator that the NERD papers compare with: a rate of
+at most log2 n bits, and the R(D) of those n samples, not of their law.
 """
 
 import math

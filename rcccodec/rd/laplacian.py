@@ -2,9 +2,9 @@
 
     R(D) = log2(b / D), 0 < D <= b, else 0                     -dR/dD = beta = 1 / D nats
 
-a component of density exp(-|x| / b) / (2 b) (Berger 1971, section 4.3.1): Shannon's lower bound is met, because
-X = Y + Z with Z Laplacian of scale D and Y = 0 with probability (D / b)^2, else Laplacian of scale b, as
-characteristic functions show: 1 / (1 + b^2 t^2) = [r + (1 - r) / (1 + b^2 t^2)] / (1 + D^2 t^2), r = (D / b)^2.
+a component of density exp(-|x| / b) / (2 b) (Berger 1971, section 4.3.1): Shannon's lower bound is met, for
+X = Y + Z with Z Laplacian of scale D and Y = 0 with probability r = (D / b)^2, else Laplacian of scale b, as
+characteristic functions show: 1 / (1 + b^2 t^2) = [r + (1 - r) / (1 + b^2 t^2)] / (1 + D^2 t^2).
 """
 
 import math
