@@ -70,11 +70,16 @@ class EnergySettings:
     """Discriminative Blahut-Arimoto with one energy network, Langevin dynamics and a discriminator."""
 
     width: int = 64  # energy network
-    discriminator: int = 256
-    steps: int = 2000
-    batch: int = 256
-    langevin: int = 200
-    step: float = 1e-3
+    discriminator: int = 128  # its width
+    steps: int = 1500
+    batch: int = 256  # chains of the channel, and of the law
+    rate: float = 3e-3  # of learning
+    langevin: int = 10  # transitions a training step
+    step: float = 0.1  # of Langevin, at first; the paper's chains keep it
+    adjusted: bool = True  # Metropolis rule and chains that persist; false: the paper's chains and its rate
+    distributions: int = 300  # from law to channel, when measuring
+    chains: int = 1  # a test vector
+    burn: int = 300  # transitions before measuring
 
 
 @dataclass(frozen=True)
