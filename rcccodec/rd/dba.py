@@ -6,8 +6,9 @@ bound (`rcccodec.rd.discriminator`). What differs from the paper unless ``adjust
 
     chains       stay from step to step and obey the rule of Metropolis (`rcccodec.rd.langevin`); the paper's
                  start anew and take 200 small steps, which reach 0.63 from where they began
-    rate         ln Z(x) / Z is annealed with fresh chains on test vectors (`rcccodec.rd.partition`); the
-                 discriminator's bound stands beside it as ``discriminator_bits``
+    rate         -ln Z(x) / Z is annealed with fresh chains on test vectors (`rcccodec.rd.partition`), from
+                 both ends, which are ``gap_bits`` apart; the discriminator's bound stands beside it as
+                 ``discriminator_bits``
     weights      are averaged over the second half of training
 
 On one component the learnt energy is also integrated: ``quadrature_rate_bits``, ``quadrature_distortion``,
@@ -179,7 +180,7 @@ def measure(
         "channel_acceptance": found.channel_acceptance,
     }
     return upper_point(
-        "dba", beta, found.lagrangian_nats, found.distortion, num_samples=settings.chains, saturated=False,
+        "dba", beta, found.middle_nats, found.distortion, num_samples=settings.chains, saturated=False,
         details=details, kind="estimate",
     )  # fmt: skip
 

@@ -5,9 +5,10 @@ exp(-E - b_k d) invariant, and (Jarzynski 1997; Neal 2001)
 
     work = sum_k (b_k - b_{k-1}) d(x, y_{k-1}),        E exp(-work) = Z(x) / Z
 
-whatever K is, which is thermodynamic integration -ln Z(x)/Z = int_0^beta E_b[d] db with a known side to err
-on: the mean work is never less. Run backwards from a draw of the channel the work errs on the other side, so
-that the two enclose the Lagrangian, as far as the first draws are what they should be.
+whatever K is: thermodynamic integration, -ln Z(x)/Z = int_0^beta E_b[d] db, with a known side to err on,
+since the mean work is never less. Run backwards from a draw of the channel it errs on the other side: the two
+enclose the Lagrangian, as far as the first draws are what they should be, and their hysteresis cancels to
+first order in their mean (`Annealed.middle_nats`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ class Annealed:
     marginal: Tensor
     law_acceptance: float
     channel_acceptance: float
+
+    @property
+    def middle_nats(self) -> Tensor:
+        """The mean of both, float64 (B,): the best guess, no bound."""
+        return (self.lagrangian_nats + self.reverse_nats) / 2
 
 
 @torch.no_grad()

@@ -77,7 +77,7 @@ class EnergySettings:
     langevin: int = 10  # transitions a training step
     step: float = 0.1  # of Langevin, at first; the paper's chains keep it
     adjusted: bool = True  # Metropolis rule and chains that persist; false: the paper's chains and its rate
-    distributions: int = 300  # from law to channel, when measuring
+    distributions: int = 500  # from law to channel, when measuring
     chains: int = 1  # a test vector
     burn: int = 300  # transitions before measuring
 
