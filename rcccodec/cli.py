@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 import rcccodec
-from rcccodec.commands import bench, compress, console, decompress, inspect, refit, train, train_ntc
+from rcccodec.commands import bench, compress, console, decompress, inspect, rd, refit, train, train_ntc
 from rcccodec.errors import LimitError, RccError
 
 
@@ -61,6 +61,7 @@ for _command in (
     train.train,
     refit.refit,
     bench.bench,
+    rd.rd,
     train_ntc.train_ntc,
 ):
     rcc.add_command(_command)

@@ -462,7 +462,10 @@ def test_blocks_of_nothing_and_enlarging_are_refused(images, downscale):
 
 # --- synthetic ----------------------------------------------------------------------------------------------
 
-SPECS = ["gaussian:m=20,decay=0.5", "gaussian", "laplacian:b=2,m=3", "laplacian", "sawbridge:n=64"]
+SPECS = [
+    "gaussian:m=20,decay=0.5", "gaussian:variance=1", "laplacian:b=2,m=3", "laplacian", "sawbridge:n=64",
+    "sphere:m=5", "bernoulli:p=0.3,m=4", "markov:n=20,p=0.4",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -520,11 +523,102 @@ def test_sawbridge_is_a_ramp_with_one_drop_at_a_uniform_place():
         "laplacian:b=0",
         "laplacian:b=x",
         "sawbridge:m=3",
+        "bernoulli:p=0",
+        "bernoulli:p=1",
+        "markov:q=1.5",
+        "markov:m=4",
+        "sphere:noise=-1",
     ],
 )
 def test_wrong_parameters_are_input_errors(spec):
     with pytest.raises(InputError, match=f"^{spec}: "):
         load_source(spec, "train")
+
+
+def test_a_noisy_sphere_is_noise_around_the_unit_sphere():
+    x = load_source("sphere:m=5,noise=0.02", "train", limit=20_000).x
+    square = (x**2).sum(1)  # E = 1 + m noise; Var = 4 noise + 2 m noise^2
+    error = np.sqrt((4 * 0.02 + 10 * 0.02**2) / 20_000)
+    assert abs(square.mean() - 1.1) < 5 * error
+    assert abs(square.mean() - 1.0) > 5 * error  # control: as much noise as stated is noticed
+    assert abs(x.mean(0)).max() < 5 * np.sqrt((0.2 + 0.02) / 20_000)
+
+
+def test_binary_sources_have_the_stated_probabilities():
+    x = load_source("bernoulli:p=0.3,m=2", "test", limit=20_000).x
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert abs(x.mean() - 0.3) < 5 * np.sqrt(0.21 / x.size)
+    chain = load_source("markov:n=50,p=0.4,q=0.1", "test", limit=2000).x
+    before, after = chain[:, :-1], chain[:, 1:]
+    for state, expected in ((0, 0.1), (1, 0.6)):
+        share = after[before == state].mean()
+        assert abs(share - expected) < 5 * np.sqrt(0.24 / (before == state).sum())
+    for place in (0, 49):  # stationary from the first symbol on
+        assert abs(chain[:, place].mean() - 0.2) < 5 * np.sqrt(0.16 / 2000)
+
+
+# --- arrays -------------------------------------------------------------------------------------------------
+
+
+def saved(path: Path, rows: np.ndarray) -> str:
+    np.save(path, rows)
+    return str(path)
+
+
+def test_rows_of_an_array_are_vectors_and_every_tenth_is_held_out(tmp_path):
+    rows = np.arange(66, dtype=np.float32).reshape(22, 3)
+    name = saved(tmp_path / "a.npy", rows)
+    train, test = load_source(name, "train"), load_source(name, "test")
+    np.testing.assert_array_equal(test.x, rows[[9, 19]])
+    assert train.count == 20
+    assert not (train.x[:, None] == test.x).all(2).any()
+    np.testing.assert_array_equal(load_source(name, "train", limit=4).x, rows[:4])
+    assert load_source("a.npy", "test", tmp_path).x.dtype == np.float64
+
+
+@pytest.mark.parametrize("shape", [(20, 6, 5), (20, 6, 5, 1), (20, 6, 5, 3)])
+def test_an_array_of_bytes_in_the_shape_of_images_is_images(tmp_path, shape):
+    rows = RNG.integers(0, 256, shape, dtype=np.uint8)
+    source = load_source(saved(tmp_path / "a.npy", rows), "test")
+    assert source.shape == (*shape[1:3], shape[3] if len(shape) == 4 else 1)
+    np.testing.assert_array_equal(source.x.reshape(2, -1), rows[[9, 19]].reshape(2, -1))
+
+
+@pytest.mark.parametrize(
+    ("rows", "cause"),
+    [
+        (np.full((20, 2), np.nan), "NaN"),
+        (np.full((20, 2), -np.inf), "infinite"),
+        (np.zeros((0, 2)), "no train rows"),
+        (np.zeros((20, 0)), "no train rows"),
+        (np.zeros((20, 2), complex), "real numbers"),
+        (np.array(["a"] * 20), "real numbers"),
+        (np.float64(1.0), "a row a vector"),
+    ],
+)
+def test_arrays_that_are_no_vectors_are_input_errors(tmp_path, rows, cause):
+    with pytest.raises(InputError, match=cause):
+        load_source(saved(tmp_path / "a.npy", np.asarray(rows)), "train")
+
+
+def test_pickled_and_damaged_arrays_are_refused_and_nothing_in_them_runs(tmp_path):
+    path = tmp_path / "a.npy"
+    np.save(path, np.array([{}] * 20, dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="cannot read"):
+        load_source(str(path), "train")
+    np.save(path, np.zeros((20, 4)))
+    for damaged in (b"", b"PK", path.read_bytes()[:-1], path.read_bytes()[:40]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match="cannot read"):
+            load_source(str(path), "train")
+
+
+def test_an_array_larger_than_the_limit_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "a.npy"
+    np.lib.format.open_memmap(path, "w+", np.uint8, (1 << 10, 1 << 19))  # sparse on disk
+    with pytest.raises(LimitError, match="at most"):
+        load_source(str(path), "train")
+    assert load_source(str(path), "test", limit=2).x.shape == (2, 1 << 19)
 
 
 def test_samples_beyond_memory_are_refused():

@@ -64,12 +64,12 @@ class BlahutArimotoSettings:
 class SandwichSettings:
     """Lower bound from the dual problem, upper bound of a beta-VAE."""
 
-    draws: int = 1024  # k source vectors a draw of C_k
-    steps: int = 1000
+    draws: int = 1024  # k source vectors a draw of C_k; no bound passes log2 k bits
+    steps: int = 300  # of training the network that corrects u
     evaluations: int = 20  # independent draws of C_k for the interval
-    width: int = 512
-    rate: float = 5e-4
-    ascent: int = 30  # steps of the search for the supremum
+    width: int = 64  # of that network
+    rate: float = 2e-3  # of learning
+    ascent: int = 30  # steps of the search for the supremum from every start
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,16 @@ class EnergySettings:
     """Discriminative Blahut-Arimoto with one energy network, Langevin dynamics and a discriminator."""
 
     width: int = 64  # energy network
-    discriminator: int = 256
-    steps: int = 2000
-    batch: int = 256
-    langevin: int = 200
-    step: float = 1e-3
+    discriminator: int = 128  # its width
+    steps: int = 1500
+    batch: int = 256  # chains of the channel, and of the law
+    rate: float = 3e-3  # of learning
+    langevin: int = 10  # transitions a training step
+    step: float = 0.1  # of Langevin, at first; the paper's chains keep it
+    adjusted: bool = True  # Metropolis rule and chains that persist; false: the paper's chains and its rate
+    distributions: int = 500  # from law to channel, when measuring
+    chains: int = 1  # a test vector
+    burn: int = 300  # transitions before measuring
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,12 @@ class AnnealingSettings:
     training: int = 3000  # steps
     chains: int = 16
     images: int = 20
-    distributions: int = 1000
+    distributions: int = 1000  # on the way to the largest slope, about
     leapfrog: int = 10
+    gaps: int = 2  # slopes at which simulated data bound the error from both sides
+    distance: str = "problem"  # or features: squared error between hidden units of a small network
+    batch: int = 128  # of training
+    rate: float = 1e-3
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 mnist, fashion-mnist          idx files                      -> images (n, 32, 32, 1)
 svhn, cifar10                 .mat; batches or image files   -> images (n, 32, 32, 3)
 bsds500, kodak, a path        folder, tar archive, image     -> photographs of any sizes
-gaussian: laplacian: sawbridge:   parameters, a seed         -> vectors (n, m)
+gaussian: laplacian: sphere: ...   parameters, a seed        -> vectors (n, m)
+a path ending in .npy         NumPy array, mapped            -> images or vectors
 sample-digits, sample-photos  shipped with the package       -> images, photographs
 """
 
@@ -13,6 +14,8 @@ from pathlib import Path
 from rcccodec.errors import InputError
 from rcccodec.sources import synthetic
 from rcccodec.sources.archive import Images, load_images
+from rcccodec.sources.array import ENDING as ARRAY_ENDING
+from rcccodec.sources.array import load_array
 from rcccodec.sources.blocks import grid_blocks, random_blocks
 from rcccodec.sources.colour32 import load_cifar_folder, load_svhn
 from rcccodec.sources.download import download_with_torchvision
@@ -59,8 +62,8 @@ def load_source(
 
     Args:
         spec: one of `source_names`, a synthetic source with parameters (``gaussian:m=20,decay=0.5``), or the
-            path of a folder, tar archive or image, looked for from here, then under the data root. Names come
-            first.
+            path of a folder, tar archive, image or .npy array, looked for from here, then under the data
+            root. Names come first.
         split: "train" or "test".
         data_root: the folder that holds the data sets; the RCC_DATA environment variable when None.
         limit: how many items, from the start of the source's order; None for all (10,000 of a law).
@@ -91,6 +94,8 @@ def load_source(
     if spec.partition(":")[0] in synthetic.NAMES:
         return synthetic.load_synthetic(spec, split, limit, seed)
     for path in (Path(spec).expanduser(), *([root / spec] if root else [])):
+        if spec and path.suffix == ARRAY_ENDING and path.is_file():
+            return load_array(path, spec, split, limit)
         if spec and path.exists():
             images = load_images(path, split, limit)
             return Source(spec, images.arrays, notes=images.notes)

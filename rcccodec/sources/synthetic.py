@@ -126,18 +126,17 @@ def noisy_sphere(generator: np.random.Generator, count: int, m: int, noise: floa
 
     At the slope 1 / (2 noise) of squared error, the law of Y is the optimal marginal.
     """
-    y = generator.standard_normal((count, m))
-    y /= np.linalg.norm(y, axis=1, keepdims=True)
-    return y + np.sqrt(noise) * generator.standard_normal((count, m))
+    y, w = np.split(generator.standard_normal((count, 2 * m)), 2, axis=1)
+    return y / np.linalg.norm(y, axis=1, keepdims=True) + np.sqrt(noise) * w
 
 
 def binary_markov(
     generator: np.random.Generator, count: int, n: int, p: float, q: float
 ) -> NDArray[np.float64]:
     """Stationary chains of zeros and ones, P(0 -> 1) = q, P(1 -> 0) = p; float64 (count, n)."""
-    u = generator.random((n, count))
-    x = np.empty((n, count))
-    x[0] = u[0] < q / (p + q)
+    u = generator.random((count, n))
+    x = np.empty((count, n))
+    x[:, 0] = u[:, 0] < q / (p + q)
     for t in range(1, n):
-        x[t] = np.where(x[t - 1] == 0, u[t] < q, u[t] >= p)
-    return np.ascontiguousarray(x.T)
+        x[:, t] = np.where(x[:, t - 1] == 0, u[:, t] < q, u[:, t] >= p)
+    return x

@@ -1,0 +1,117 @@
+"""What all estimators together say: the best upper bound and the best lower bound on R(D), and a codec's gap.
+
+    upper(D)   lower convex hull of the upper and exact points: R(D) is convex, so chords lie above it
+    lower(D)   max of 0 and of the lines lagrangian - beta D / ln 2 of lower and exact points
+
+Upper points count as they are measured; a lower line of the dual bound is its confidence limit already.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rcccodec.rd.point import RatePoint
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Bounds on R(D) in bits.
+
+    Attributes:
+        corners: (distortion, rate) of the upper hull, distortions rising; empty if there is no upper point.
+        lines: (lagrangian_bits, beta) of the lower lines.
+    """
+
+    corners: tuple[tuple[float, float], ...]
+    lines: tuple[tuple[float, float], ...]
+
+    def upper(self, distortion: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Best upper bound; NaN at less distortion than any point has."""
+        if not self.corners:
+            return np.full_like(distortion, np.nan)
+        d, r = np.array(self.corners).T
+        return np.where(distortion < d[0], np.nan, np.interp(distortion, d, r))
+
+    def lower(self, distortion: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Best lower bound, at least 0; NaN if nothing bounds from below."""
+        if not self.lines:
+            return np.full_like(distortion, np.nan)
+        lagrangian, beta = np.array(self.lines).T
+        return np.maximum(0.0, (lagrangian - np.outer(distortion, beta) / math.log(2)).max(1))
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A codec's point beside the bounds at its distortion, in bits; None where a bound does not reach."""
+
+    rate_bits: float
+    distortion: float
+    upper_bits: float | None
+    lower_bits: float | None
+
+    @property
+    def above_upper_bits(self) -> float | None:
+        """What a better code is known to save."""
+        return None if self.upper_bits is None else self.rate_bits - self.upper_bits
+
+    @property
+    def above_lower_bits(self) -> float | None:
+        """What no code can save more than."""
+        return None if self.lower_bits is None else self.rate_bits - self.lower_bits
+
+
+def envelope(points: Sequence[RatePoint], zero_rate_distortion: float | None = None) -> Envelope:
+    """The bounds of these points.
+
+    Args:
+        zero_rate_distortion: what the best constant costs, an upper point at rate 0.
+
+    Invariants: no upper point lies below ``upper``; ``upper`` is convex and falls.
+    """
+    above = [
+        (p.distortion, max(0.0, p.rate_bits))
+        for p in points
+        if p.kind in ("upper", "exact") and math.isfinite(p.distortion) and math.isfinite(p.rate_bits)
+    ]
+    if zero_rate_distortion is not None:
+        above.append((zero_rate_distortion, 0.0))
+    lines = tuple(
+        (p.lagrangian_bits, p.beta)
+        for p in points
+        if p.kind in ("lower", "exact") and math.isfinite(p.lagrangian_bits)
+    )
+    return Envelope(tuple(_lower_hull(above)), lines)
+
+
+def gaps(codec: Sequence[tuple[float, float]], bounds: Envelope) -> list[Gap]:
+    """One for each (rate_bits, distortion) of a codec, cheapest first."""
+    found = []
+    for rate, distortion in sorted(codec):
+        at = np.array([distortion])
+        upper, lower = float(bounds.upper(at)[0]), float(bounds.lower(at)[0])
+        found.append(
+            Gap(rate, distortion, None if math.isnan(upper) else upper, None if math.isnan(lower) else lower)
+        )
+    return found
+
+
+def _lower_hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Corners of the falling part of the lower convex hull."""
+    hull: list[tuple[float, float]] = []
+    for d, r in sorted(set(points)):
+        if hull and d == hull[-1][0]:
+            continue  # the same distortion at a higher rate
+        while len(hull) > 1 and _cross(hull[-2], hull[-1], (d, r)) <= 0:
+            hull.pop()
+        hull.append((d, r))
+    lowest = min(range(len(hull)), key=lambda i: (hull[i][1], hull[i][0]), default=-1)
+    return hull[: lowest + 1]
+
+
+def _cross(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])

@@ -1,0 +1,135 @@
+"""The figure of ``rcc rd``: estimators' points, what lies between the bounds, codecs, differences."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rcccodec.rd.envelope import Envelope, gaps
+from rcccodec.rd.point import RatePoint
+from rcccodec.rd.results import Codec
+
+_COLOURS = (
+    "#1b6ca8", "#c1272d", "#2a9d8f", "#e8812c", "#7b3294", "#6a994e", "#8c564b", "#5e548e", "#b5838d",
+)  # fmt: skip
+_CODEC_COLOURS = ("black", "0.45", "0.65")
+_MARKS = "osD^vPXh*"
+_SHADE = "#d9e4ee"
+_WIDE = 20.0  # distortions further apart than this factor are drawn on a logarithmic scale
+
+
+def figure_bytes(
+    name: str,
+    distortion: str,
+    points: Sequence[RatePoint],
+    bounds: Envelope,
+    codecs: Sequence[Codec],
+    kind: str,
+) -> bytes:
+    """The figure as a file of ``kind``, "png" or "svg"."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 9), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, height_ratios=(6, 3), sharex=True)
+    grid = _grid(points, bounds, codecs)
+    upper, lower = bounds.upper(grid), bounds.lower(grid)
+    base = np.where(np.isnan(upper), np.nan, upper)
+    if bounds.lines:
+        ceiling = np.where(np.isnan(upper), lower, upper)
+        above.fill_between(grid, lower, ceiling, color=_SHADE, linewidth=0, label="between the bounds")
+        below.fill_between(grid, lower - base, 0, color=_SHADE, linewidth=0)
+        above.plot(grid, lower, color="0.5", linewidth=1)
+        below.plot(grid, lower - base, color="0.5", linewidth=1)
+    below.axhline(0, color="0.5", linewidth=1)
+    groups = list(dict.fromkeys(p.method for p in points))
+    for number, method in enumerate(groups):
+        colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
+        mine = sorted((p for p in points if p.method == method), key=lambda p: p.beta)
+        _draw(above, below, method, mine, bounds, grid, colour, mark)
+    for number, codec in enumerate(codecs):
+        colour = _CODEC_COLOURS[number % len(_CODEC_COLOURS)]
+        rate, d = np.array(sorted(codec.points)).T
+        style: dict[str, Any] = {"color": colour, "markersize": 9, "linewidth": 1, "zorder": 6}
+        above.plot(d, rate, "*--", label=f"codec: {codec.name}", **style)
+        found = [(g.distortion, g.above_upper_bits) for g in gaps(codec.points, bounds)]
+        known = np.array([(x, y) for x, y in found if y is not None])
+        if len(known):
+            below.plot(*known.T, "*--", **style)
+    if grid[-1] > _WIDE * grid[0]:
+        above.set_xscale("log")
+    above.set(ylabel="rate, bits a source vector", ylim=(0, None))
+    above.set_title(f"R(D) of {name}", loc="left", fontsize=11)
+    below.set(xlabel=f"distortion a source vector ({_DISTORTIONS.get(distortion, distortion)})")
+    below.set_ylabel("bits above the best upper bound")
+    _limit(below, points, bounds, codecs)
+    for axes in (above, below):
+        axes.grid(alpha=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    above.legend(frameon=False, fontsize=9, loc="upper right")
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
+    figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
+    return buffer.getvalue()
+
+
+_DISTORTIONS = {"mse": "summed squared error", "l1": "summed absolute error", "hamming": "Hamming"}
+
+
+def _draw(
+    above: Any,
+    below: Any,
+    method: str,
+    mine: list[RatePoint],
+    bounds: Envelope,
+    grid: np.ndarray,
+    colour: str,
+    mark: str,
+) -> None:
+    """A method's points with their errors; lower lines as the highest of them."""
+    kind = mine[0].kind
+    flat = [p for p in mine if math.isfinite(p.distortion) and math.isfinite(p.rate_bits)]
+    if not flat:
+        lagrangian, beta = np.array([(p.lagrangian_bits, p.beta) for p in mine]).T
+        line = np.maximum(0, (lagrangian - np.outer(grid, beta) / math.log(2)).max(1))
+        above.plot(grid, line, color=colour, linewidth=1.5, linestyle=":", label=f"{method} ({kind} bound)")
+        return
+    d = np.array([p.distortion for p in flat])
+    rate = np.array([p.rate_bits for p in flat])
+    error = 2 * np.nan_to_num(np.array([p.rate_se_bits for p in flat]))
+    base = bounds.upper(d)
+    words = "" if kind == "exact" else f" ({kind}{' bound' if kind in ('upper', 'lower') else ''})"
+    style = {"color": colour, "linewidth": 1.2, "zorder": 4}
+    for axes, y in ((above, rate), (below, rate - base)):
+        axes.errorbar(d, y, yerr=error if axes is above else None, label=method + words, capsize=2, **style)
+        for p, x_at, y_at in zip(flat, d, y, strict=True):
+            face = "white" if p.saturated else colour
+            axes.plot(x_at, y_at, marker=mark, markersize=5, color=colour, markerfacecolor=face, zorder=5)
+
+
+def _grid(points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> np.ndarray:
+    """Distortions to draw bounds at: from the least of any point to the largest."""
+    seen = [p.distortion for p in points if math.isfinite(p.distortion) and p.distortion > 0]
+    seen += [d for codec in codecs for _, d in codec.points if d > 0]
+    seen += [d for d, _ in bounds.corners if d > 0]
+    low, high = (min(seen), max(seen)) if seen else (0.1, 1.0)
+    return np.unique(np.concatenate([np.geomspace(low, high, 400), np.linspace(low, high, 400)]))
+
+
+def _limit(axes: Any, points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> None:
+    """The height of the panel of differences: that of estimators and codecs, not of a loose bound."""
+    flat = [p for p in points if math.isfinite(p.distortion) and math.isfinite(p.rate_bits)]
+    pairs = [(p.distortion, p.rate_bits) for p in flat] + [(d, r) for c in codecs for r, d in c.points]
+    if not pairs:
+        return
+    d, rate = np.array(pairs).T
+    excess = rate - bounds.upper(d)
+    excess = excess[np.isfinite(excess)]
+    if excess.size:
+        top = max(0.5, float(np.quantile(excess, 0.9)) * 1.3)
+        axes.set_ylim(-top, top)
