@@ -66,7 +66,7 @@ def trace(
 
         return trace_rd_gen(problem, betas, settings.rdgen, run)
     if method == "ais":
-        from rcccodec.rd.annealing import trace_ais
+        from rcccodec.rd.ais import trace_ais
 
         return trace_ais(problem, betas, settings.ais, run)
     raise KeyError(method)
