@@ -44,7 +44,7 @@ def trace(
     if method == "nerd":
         from rcccodec.rd.nerd import trace_nerd
 
-        return trace_nerd(problem, betas, settings.nerd, settings.vae, run)
+        return trace_nerd(problem, betas, settings.nerd, run, vae=settings.vae)
     if method == "wgd":
         from rcccodec.rd.wasserstein import trace_wgd
 
