@@ -25,6 +25,7 @@ class Kernel(Protocol):
 
     shape: tuple[int, int]
     beta: float
+    device: torch.device
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         """ln c (n,) and ln f (m,), float64, of ln q (m,) and ln p (n,)."""
@@ -54,10 +55,11 @@ class MatrixKernel:
         distances: Callable[[slice], Tensor],
         shape: tuple[int, int],
         beta: float,
-        item: int,
+        like: Tensor,
         budget: int,
     ) -> None:
-        self.shape, self.beta, self._distances = shape, beta, distances
+        self.shape, self.beta, self._distances, self.device = shape, beta, distances, like.device
+        item = like.element_size()
         n, m = shape
         step = max(1, min(n, TILE_BYTES // (item * m)))
         self._slices = [slice(a, min(n, a + step)) for a in range(0, n, step)]
@@ -68,7 +70,7 @@ class MatrixKernel:
     def of(distances: Tensor, beta: float) -> MatrixKernel:
         """Of a matrix d (n, m) that is there already."""
         n, m = distances.shape
-        return MatrixKernel(lambda rows: distances[rows], (n, m), beta, distances.element_size(), 2**62)
+        return MatrixKernel(lambda rows: distances[rows], (n, m), beta, distances, 2**62)
 
     @staticmethod
     def between(x: Tensor, y: Tensor, distance: Distortion, beta: float, budget: int = BYTES) -> MatrixKernel:
@@ -80,7 +82,7 @@ class MatrixKernel:
                 d.diagonal(rows.start).zero_()  # rounding leaves a little
             return d
 
-        return MatrixKernel(tile, (len(x), len(y)), beta, x.element_size(), budget)
+        return MatrixKernel(tile, (len(x), len(y)), beta, x, budget)
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         log_c, f = log_source.new_empty(self.shape[0]), log_source.new_zeros(self.shape[1])
@@ -131,6 +133,7 @@ class HammingKernel:
 
     def __init__(self, k: int, beta: float) -> None:
         self.shape, self.beta, self._k = (1 << k, 1 << k), beta, k
+        self.device = torch.device("cpu")
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         log_c = self.apply(log_mass)
