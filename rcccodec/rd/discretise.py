@@ -23,7 +23,7 @@ from rcccodec.distortion import Distortion
 _NODES = 3  # in a cell
 _SPACING = {"l1": 0.15}  # of the noise's width; kinked kernels need more
 _SMOOTH_SPACING = 0.5
-_FEWEST = 201
+_FEWEST = 401
 _BETWEEN = 4  # points tried from one candidate to the next
 _CHUNK = 512
 _TAIL, _SLACK_NATS = 1e-6, 0.05  # source mass beyond, and what is left off ln s there
@@ -91,8 +91,8 @@ def line_lower_bits(grid: Grid, distance: Distortion, beta: float, log_c: Tensor
     """A lower value of L for reproductions anywhere on the line, from a good law on the grid.
 
     sum_i p_i ln s_i - ln max_y sum_i p_i s_i exp(-beta d(x_i, y)), true for any s > 0 (Csiszar 1974). s is
-    1 / c of the law, and a little less in the tails, where a law that is nearly never needed settles last. The
-    maximum is over four points a cell.
+    1 / c of the law, and a little less in the tails, where a law that is nearly never needed settles last.
+    The maximum is over four points a cell.
 
     Args:
         log_c: ln c (n,) of the law.

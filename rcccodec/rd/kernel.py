@@ -20,6 +20,9 @@ TILE_BYTES = 1 << 26
 _TINY = {torch.float32: 1e-25, torch.float64: 1e-250}  # a row's sum below this is taken again, in logarithms
 
 
+_LOG_TINY = -700.0
+
+
 class Kernel(Protocol):
     """n source vectors against m candidates at one slope."""
 
@@ -28,7 +31,10 @@ class Kernel(Protocol):
     device: torch.device
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
-        """ln c (n,) and ln f (m,), float64, of ln q (m,) and ln p (n,)."""
+        """ln c (n,) and ln f (m,), float64, of ln q (m,) and ln p (n,).
+
+        ln f below -700 may be given as -700: the candidate is out, but not for good.
+        """
         ...
 
     def evaluate(self, log_mass: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,6 +92,7 @@ class MatrixKernel:
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         log_c, f = log_source.new_empty(self.shape[0]), log_source.new_zeros(self.shape[1])
+        log_rest = torch.full_like(f, _LOG_TINY)
         for tile in self._tiles():
             c, lost = self._partition(tile, log_mass)
             log_c[tile.rows] = c
@@ -93,8 +100,9 @@ class MatrixKernel:
             row = log_source[tile.rows] - c
             f += _product(tile.weights.T, torch.exp(row - tile.shift).masked_fill(lost, 0.0))
             if lost.any():
-                f += torch.exp(row[lost][:, None] - self.beta * tile.distances[lost].double()).sum(0)
-        return log_c, f.log()
+                logs = row[lost][:, None] - self.beta * tile.distances[lost].double()
+                log_rest = torch.logaddexp(log_rest, torch.logsumexp(logs, 0))
+        return log_c, torch.logaddexp(f.log(), log_rest)
 
     def evaluate(self, log_mass: Tensor) -> tuple[Tensor, Tensor]:
         log_c, d = log_mass.new_empty(self.shape[0]), log_mass.new_empty(self.shape[0])
