@@ -69,7 +69,7 @@ def trace_nerd(
     for beta in betas:
         began = time.perf_counter()
         if model is None:
-            learned = _tuned_vae(problem, beta, settings, vae, run)
+            learned = learn_nerd(problem, beta, settings, run, vae=vae)
         else:
             learned = _with_encoder(problem, beta, settings, vae, run, model, settings.model)
         seconds = time.perf_counter() - began
@@ -88,7 +88,7 @@ def trace_nerd(
 
 
 @dataclass(frozen=True)
-class _Learned:
+class Learned:
     """A law of reproductions as the two estimates need it."""
 
     proposal: Proposal
@@ -107,6 +107,20 @@ class DecoderProposal:
 
     def candidates(self, z: Tensor) -> Tensor:
         return self.decode(z)
+
+
+def learn_nerd(
+    problem: Problem, beta: float, settings: NerdSettings, run: Run, *, vae: BetaVaeSettings
+) -> Learned:
+    """A law for one slope: the beta-VAE's, tuned on ``problem.train``. ``settings.model`` is not looked at.
+
+    Raises:
+        InputError: discrete reproductions. LimitError: a training diverged.
+    """
+    network = train_beta_vae(problem, beta, vae, run).requires_grad_(True)
+    _tune(problem, beta, settings, vae, run, network, network.decode, network.posterior, 0)
+    proposal = DecoderProposal(network.decode, network.latents, problem.dim)
+    return Learned(proposal, network.decode, network.posterior, {})
 
 
 def estimate_nerd(
@@ -206,15 +220,6 @@ def _one_codebook(
     return log_mean.cpu(), (moment / mass).cpu()
 
 
-def _tuned_vae(
-    problem: Problem, beta: float, settings: NerdSettings, vae_settings: BetaVaeSettings, run: Run
-) -> _Learned:
-    vae = train_beta_vae(problem, beta, vae_settings, run).requires_grad_(True)
-    _tune(problem, beta, settings, vae_settings, run, vae, vae.decode, vae.posterior, 0)
-    proposal = DecoderProposal(vae.decode, vae.latents, problem.dim)
-    return _Learned(proposal, vae.decode, vae.posterior, {})
-
-
 def _with_encoder(
     problem: Problem,
     beta: float,
@@ -223,7 +228,7 @@ def _with_encoder(
     run: Run,
     model: object,
     name: str,
-) -> _Learned:
+) -> Learned:
     """A bundle's generator at the nearest slope it was trained for, and an encoder learned for it."""
     found = _nearest_generator(model, beta, problem.dim)
     if found is None:
@@ -241,7 +246,7 @@ def _with_encoder(
     start = run.generator("nerd-encoder", beta, "start")
     encoder = Encoder(principal_axes(problem.train), network.latent_dim, math.inf, vae, start).to(run.device)
     _tune(problem, beta, settings, vae, run, encoder, decode, encoder, vae.steps)
-    return _Learned(GeneratorProposal(plain, run.device), decode, encoder, {"generator_beta": at})
+    return Learned(GeneratorProposal(plain, run.device), decode, encoder, {"generator_beta": at})
 
 
 def _nearest_generator(model: object, beta: float, dim: int) -> tuple[Generator, float] | None:
