@@ -22,8 +22,8 @@ def trace_sandwich(
 ) -> Iterator[RatePoint]:
     """For every slope ``sandwich-upper``, a point, and ``sandwich-lower``, a line (see `dual_bound`).
 
-    Discrete reproductions have no beta-VAE: then there is the line alone. The upper point is of ``problem.test``;
-    the line of test and of the part of train that it is given, as if both followed one law.
+    Discrete reproductions have no beta-VAE: then there is the line alone. The upper point is measured on
+    ``problem.test``; the line on that and on a part of train, as if both followed one law.
 
     Raises:
         InputError: too few vectors. LimitError: a training diverged. ModelError, OutputError: of checkpoints.
