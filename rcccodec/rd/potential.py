@@ -26,7 +26,7 @@ from rcccodec.rd.supremum import TILE, list_reproductions
 PARTICLES = 1000
 SOURCE = 10_000  # vectors that a start is fitted to
 SEARCHED = 256  # particles that the search for the supremum starts from, the heaviest
-MOVES = 30  # of the particles, each with as many changes of mass
+MOVES = 20  # of the particles, each with as many changes of mass
 
 
 class Quadratic(nn.Module):
