@@ -2,13 +2,14 @@
 
     python bench/rd_lower_bound.py            # bench/results/rd_lower_bound.{json,png}
 
-Two parts. ``rows``: sources with a known Lagrangian R + beta D, each with fresh data and a fresh fit for every
-seed: the bound (a one-sided 99 % limit), the mean it comes from, and the gap to the exact value, which must not be
-negative. ``draws``: one Gaussian source at rising slopes for several k: no bound passes log2 k bits.
+Two parts. ``rows``: sources with a known Lagrangian R + beta D, each with fresh data and a fresh fit for
+every seed: the bound (a one-sided 99 % limit), the mean it comes from, and the gap to the exact value, which
+must not be negative. ``draws``: one Gaussian source at rising slopes for several k: no bound passes log2 k bits.
 
 Exact values: reverse water-filling; ln(beta b) + 1 a component for the Laplacian with absolute error;
 H(p) - ln(1 + exp(-beta)) a component for bits; h(X) - (m / 2) ln(2 pi s) for the noisy sphere at the slope
-1 / (2 s), by radial integration; Blahut-Arimoto over all sequences with their exact masses for the Markov source.
+1 / (2 s), by radial integration; Blahut-Arimoto over all sequences with their exact masses for the Markov
+source, less its gap.
 """
 
 import argparse
