@@ -4,7 +4,8 @@
 
 Two parts. ``rows``: sources with a known Lagrangian R + beta D, each with fresh data and a fresh fit for
 every seed: the bound (a one-sided 99 % limit), the mean it comes from, and the gap to the exact value, which
-must not be negative. ``draws``: one Gaussian source at rising slopes for several k: no bound passes log2 k bits.
+must not be negative. ``draws``: one Gaussian source at rising slopes for several k: no bound passes log2 k
+bits.
 
 Exact values: reverse water-filling; ln(beta b) + 1 a component for the Laplacian with absolute error;
 H(p) - ln(1 + exp(-beta)) a component for bits; h(X) - (m / 2) ln(2 pi s) for the noisy sphere at the slope
@@ -15,6 +16,7 @@ source, less its gap.
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +156,10 @@ def main() -> None:
     if args.replot:
         plot(json.loads(args.out.read_text()), args.out.with_suffix(".png"))
         return
-    result: dict[str, Any] = describe_run()
-    result |= {"command": f"python bench/rd_lower_bound.py --seeds {args.seeds}", "rows": [], "draws": []}
+    began = time.perf_counter()
+    before = describe_run(began)  # the checkout as it is at the start
+    result: dict[str, Any] = {"command": f"python bench/rd_lower_bound.py --seeds {args.seeds}"}
+    result |= {"rows": [], "draws": []}
     for spec, distortion, beta, k, vectors in ROWS:
         found = [measure(spec, distortion, beta, k, vectors, seed, 20) for seed in range(args.seeds)]
         row = {
@@ -173,7 +177,7 @@ def main() -> None:
             found = measure(DRAWS_SOURCE, None, beta, k, DRAWS_VECTORS, 0, DRAWS_FOLDS)
             print(k, beta, round(found["exact_bits"], 3), round(found["lower_bits"], 3), flush=True)
             result["draws"].append({"source": DRAWS_SOURCE, "beta": beta, "k": k, **found})
-    write_result(args.out, result)
+    write_result(args.out, before | {"seconds": time.perf_counter() - began} | result)
     plot(result, args.out.with_suffix(".png"))
 
 

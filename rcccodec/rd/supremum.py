@@ -261,7 +261,7 @@ class _Frame:
         """Steps of Adam that shrink; the best point on the way is kept."""
         best, ends = torch.full((len(y),), -torch.inf, dtype=y.dtype), y.clone()
         moving = y.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([moving], lr=0.1 * float(self.x.std(0).mean()))
+        optimizer = torch.optim.Adam([moving], lr=0.1 * float(self.x.std(0).mean()), maximize=True)
         settled = torch.zeros(len(y), dtype=torch.bool)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] *= 0.01 ** (1 / steps)
