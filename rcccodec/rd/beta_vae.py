@@ -165,8 +165,36 @@ def train_beta_vae(problem: Problem, beta: float, settings: BetaVaeSettings, run
         InputError: discrete reproductions. LimitError: the training diverged. ModelError, OutputError: of
         checkpoints.
     """
-    vae, _ = _train(problem, beta, settings, run)
-    return vae
+    return fit_beta_vae(problem, beta, settings, run)[0]
+
+
+def fit_beta_vae(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -> tuple[BetaVae, float]:
+    """`train_beta_vae`, and the seconds it took, those before a stop included."""
+    paired = paired_distortion(problem)
+    name = f"beta-vae-{beta:g}"
+    vae = untrained(problem, beta, settings, run).to(run.device)
+    optimizer = torch.optim.Adam(vae.parameters(), lr=settings.rate)
+    state = {"what": name}
+
+    def update(step: int, generator: torch.Generator) -> None:
+        x = draw_batch(problem.train, settings.batch, generator, run.device)
+        noise = torch.randn((len(x), vae.latents), generator=generator).to(run.device)
+        kl, d = vae.bound(x, noise, paired)
+        rate, distortion = kl.mean(), d.mean()
+        cosine_rate(optimizer, settings.rate, step, settings.steps)
+        optimizer.zero_grad()
+        (rate + beta * distortion).backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), largest_step(problem.dim))
+        optimizer.step()
+        if step % _REPORT_EVERY == 0:
+            bits, reached = float(rate.detach()) / math.log(2), float(distortion.detach())
+            state["what"] = f"{name}: R {bits:.2f} bits, D {reached:.3g}"
+
+    telling = replace(run, progress=lambda _what, done, total: run.progress(state["what"], done, total))
+    plan = {"problem": problem.name, "distortion": problem.distortion, "train": list(problem.train.shape)}
+    plan |= {"beta": beta, **vars(settings)}
+    seconds = fit(name, {"vae": vae}, {"vae": optimizer}, update, settings.steps, telling, plan)
+    return vae.eval().requires_grad_(False), seconds
 
 
 def trace_vae(
@@ -181,7 +209,7 @@ def trace_vae(
     """
     paired_distortion(problem)
     for beta in betas:
-        vae, seconds = _train(problem, beta, settings, run)
+        vae, seconds = fit_beta_vae(problem, beta, settings, run)
         yield measure_vae(vae, problem, beta, run, seconds=seconds)
 
 
@@ -236,34 +264,6 @@ def principal_axes(x: Tensor) -> Axes:
     centred = sample - mean
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(sample))
     return mean.float(), vectors.flip(1).T.contiguous().float(), values.flip(0).clamp_min(0).float()
-
-
-def _train(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -> tuple[BetaVae, float]:
-    paired = paired_distortion(problem)
-    name = f"beta-vae-{beta:g}"
-    vae = untrained(problem, beta, settings, run).to(run.device)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=settings.rate)
-    state = {"what": name}
-
-    def update(step: int, generator: torch.Generator) -> None:
-        x = draw_batch(problem.train, settings.batch, generator, run.device)
-        noise = torch.randn((len(x), vae.latents), generator=generator).to(run.device)
-        kl, d = vae.bound(x, noise, paired)
-        rate, distortion = kl.mean(), d.mean()
-        cosine_rate(optimizer, settings.rate, step, settings.steps)
-        optimizer.zero_grad()
-        (rate + beta * distortion).backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), largest_step(problem.dim))
-        optimizer.step()
-        if step % _REPORT_EVERY == 0:
-            bits, reached = float(rate.detach()) / math.log(2), float(distortion.detach())
-            state["what"] = f"{name}: R {bits:.2f} bits, D {reached:.3g}"
-
-    telling = replace(run, progress=lambda _what, done, total: run.progress(state["what"], done, total))
-    plan = {"problem": problem.name, "distortion": problem.distortion, "train": list(problem.train.shape)}
-    plan |= {"beta": beta, **vars(settings)}
-    seconds = fit(name, {"vae": vae}, {"vae": optimizer}, update, settings.steps, telling, plan)
-    return vae.eval().requires_grad_(False), seconds
 
 
 def _channels(variances: Tensor, latents: int, noise: float) -> tuple[Tensor, Tensor]:

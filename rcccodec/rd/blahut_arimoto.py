@@ -9,8 +9,8 @@ With candidates y_j of mass q_j, at slope beta (nats per unit of distortion)::
 (Blahut 1972; Csiszar 1974.) The plain step is a unit step of mirror descent on a convex L, so it is given
 Nesterov's momentum in ln q. Where L would rise the plain step is made instead, which cannot raise it, and the
 momentum starts anew; it never takes mass from a candidate that f would raise, so that tails are not emptied.
-With Y = X, the training samples themselves, this is the estimator that the NERD papers compare with: a rate of
-at most log2 n bits, and the R(D) of those n samples, not of their law.
+With Y = X, the training samples themselves, this is the estimator that the NERD papers compare with: a rate
+of at most log2 n bits, and the R(D) of those n samples, not of their law.
 """
 
 import math
@@ -91,8 +91,9 @@ def blahut_arimoto(
     kernel = MatrixKernel.of(distances, beta) if isinstance(distances, Tensor) else distances
     n, m = kernel.shape
     p = torch.full((n,), 1 / n, dtype=torch.float64) if source is None else source.double()
+    p = p.to(kernel.device)
     log_p, ln2 = p.log(), math.log(2)
-    state = start if isinstance(start, State) else _begin(start, m)
+    state = _begin(start, m, kernel.device)
     log_c, log_f = kernel.sweep(state.log_mass, log_p)
     value, gap, sweeps = _value(p, log_c), _gap(log_f), 1
     history = [(value / ln2, (value - gap) / ln2)]
@@ -132,9 +133,11 @@ def evaluate_law(distances: Tensor | Kernel, log_mass: Tensor, beta: float) -> t
     return (-log_c - beta * distortion) / math.log(2), distortion
 
 
-def _begin(start: Tensor | None, m: int) -> State:
+def _begin(start: Tensor | State | None, m: int, device: torch.device) -> State:
+    if isinstance(start, State):
+        return start._replace(log_mass=start.log_mass.to(device), last=start.last.to(device))
     log_q = _normalised(torch.zeros(m, dtype=torch.float64) if start is None else start.double())
-    return State(log_q, log_q, 0, 0)
+    return State(log_q.to(device), log_q.to(device), 0, 0)
 
 
 def _with_momentum(plain: Tensor, state: State, log_f: Tensor) -> Tensor:

@@ -4,22 +4,24 @@ For every positive function u and slope beta, in nats (Csiszar 1974)::
 
     R(D) + beta D  >=  E[-ln u(X)] - ln sup_y E[exp(-beta d(X, y)) / u(X)]
 
-The supremum is estimated by C_k = sup_y (1/k) sum_i exp(-beta d(x_i, y)) / u(x_i), for which E[C_k] is at least
-the supremum of the expectation: the bias is to the safe side, and large once the Lagrangian nears ln k, which no
-such bound passes. -ln c >= -c / alpha - ln alpha + 1 makes it linear, so that means over folds are unbiased::
+The supremum is estimated by C_k = sup_y (1/k) sum_i exp(-beta d(x_i, y)) / u(x_i), for which E[C_k] is at
+least the supremum of the expectation: the bias is to the safe side, and large once the Lagrangian nears ln k,
+which no such bound passes. -ln c >= -c / alpha - ln alpha + 1 makes it linear, so that means over folds are
+unbiased::
 
     xi = (1/k) sum_i -ln u(x_i) - C_k / alpha - ln alpha + 1,     E[xi] <= R(D) + beta D
 
-for any alpha that does not depend on the fold. Train, after the split here, ends in three parts that u never shares
-with the folds: a start is fitted, a network is trained, and start, floor and alpha are chosen. The folds are
-made of the test vectors and, where these are too few, of vectors taken from train before u was fitted.
+for any alpha that does not depend on the fold. The folds are made of the test vectors and, where these are
+too few, of vectors taken out of train before u is fitted: train and test are taken to follow one law. Part of
+what is left of train gives starts for u, the rest chooses between them and trains a network; whether that is
+kept, and alpha, come from further folds.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 
@@ -35,7 +37,8 @@ from rcccodec.rd.settings import SandwichSettings
 from rcccodec.rd.supremum import Supremum, climb_from_best, find_supremum, list_reproductions
 
 CONFIDENCE = 0.99  # one-sided
-CHOICE_FOLDS = 2  # for start, floor and alpha
+CHOICE_FOLDS = 4  # for alpha, and whether the network helps
+START_FOLDS = 6  # of the network's vectors, before it is trained: for start and floor
 LEAST_FOLDS, LEAST_DRAWS = 5, 32
 FLOORS = (-1.0, 0.0, 1.0, 2.0, 3.0)  # ln(k floor) that are tried, and no floor
 LogU = Callable[[Tensor], Tensor]
@@ -45,7 +48,8 @@ LogU = Callable[[Tensor], Tensor]
 class HeldOut:
     """Vectors by their use, float32.
 
-    start, network: (n, dim), for u. choice, folds: (folds, k, dim). from_train: vectors of the folds that were train's.
+    start, network: (n, dim), for u. choice, folds: (folds, k, dim).
+    from_train: vectors in choice and folds that were train's.
     """
 
     start: Tensor
@@ -99,14 +103,15 @@ def trace_lower_bound(problem: Problem, beta: float, settings: SandwichSettings,
 def fit_potential(
     problem: Problem, parts: HeldOut, beta: float, settings: SandwichSettings, run: Run
 ) -> tuple[Potential, float, dict[str, float]]:
-    """The u that is tightest on the choice folds, alpha = the mean of C_k there, and what was chosen.
+    """u, alpha = the mean of C_k on the choice folds, and what was chosen.
 
-    Starts and floors are compared first; the network is trained on the best and kept only if it helps.
+    Starts and floors are compared first; the network is trained on the tightest and kept only if it helps.
     """
     starts = [("mixture", Mixture(problem, parts.start, beta, run.generator("sandwich", beta, "mixture")))]
     if problem.distortion == "mse":
         starts.append(("quadratic", Quadratic(parts.start, beta)))
     k = parts.choice.shape[1]
+    first = parts.network[: START_FOLDS * k].split(k)
     floors = [-math.inf, *(f - math.log(k) for f in FLOORS)]
     tried = []
     for name, start in starts:
@@ -115,8 +120,10 @@ def fit_potential(
         )
         for floor in floors:
             potential.set_floor(floor)
-            tried.append((*_quick_bound(problem, potential, parts.choice, beta), floor, name, potential))
-    untrained, alpha, floor, name, potential = max(tried, key=lambda item: item[0])
+            tried.append((_quick_bound(problem, potential, first, beta)[0], floor, name, potential))
+    _, floor, name, potential = max(tried, key=lambda item: item[0])
+    potential.set_floor(floor)
+    untrained, alpha = _quick_bound(problem, potential, parts.choice, beta)
     potential.set_floor(max(floor, -2 - math.log(k)))  # it is a parameter: it must be finite
     tail = potential.tail
     before = {key: value.clone() for key, value in tail.state_dict().items()}
@@ -129,7 +136,7 @@ def fit_potential(
     facts = {
         "quadratic_start": float(name == "quadratic"),
         "network_gain_bits": gain / math.log(2),
-        "log2_floor": float(potential.log_floor) / math.log(2),
+        "log2_floor": potential.log_floor.item() / math.log(2),
     }
     return potential, alpha_trained if trained > untrained else alpha, facts
 
@@ -148,8 +155,8 @@ def bound_from_folds(
 ) -> RatePoint:
     """The bound of a function u, from vectors that neither u nor alpha depends on.
 
-    The record's Lagrangian is the one-sided 99 % limit (Student's t over the folds' xi, so that it covers both
-    the mean of ln u and the draws of C_k), and 0 if that is less.
+    The record's Lagrangian is the one-sided 99 % limit (Student's t over the folds' xi, so that it covers
+    both the mean of ln u and the draws of C_k), and 0 if that is less.
 
     Args:
         log_u: x (n, dim) -> ln u(x) (n,).
@@ -160,13 +167,13 @@ def bound_from_folds(
 
     Returns:
         RatePoint of kind ``lower``. details: ``mean_bits`` of xi; ``lower_confidence_bits``;
-        ``supremum`` (mean C_k, near 1 for the best u), ``supremum_half`` (the same with k / 2: what it falls by is a
-        hint at the bias left), ``supremum_fresh`` (mean of f at each fold's y on the next fold: at most the true
-        supremum); ``unsettled_starts``, a share; ``proven`` (1: the suprema are; 0: they were searched for).
+        ``supremum`` (mean C_k, near 1 for the best u), ``supremum_half`` (the same with k / 2: what it falls
+        by is a hint at the bias left), ``supremum_fresh`` (mean of f at each fold's y on another fold: at
+        most the true supremum); ``unsettled_starts``, a share; ``proven`` (1: suprema are; 0: searched for).
     """
     began = time.perf_counter() if began is None else began
     listed = list_reproductions(problem.alphabet, problem.dim)
-    own = getattr(getattr(log_u, "start", None), "y", folds[0, :0])
+    own = log_u.particles if isinstance(log_u, Potential) else folds[0, :0]
 
     def search(x: Tensor, a: Tensor) -> Supremum:
         places = torch.cat([x, own]) if starts is None else starts
@@ -240,7 +247,7 @@ def t_quantile(degrees: int, confidence: float = CONFIDENCE) -> float:
     )
 
 
-def _quick_bound(problem: Problem, log_u: LogU, folds: Tensor, beta: float) -> tuple[float, float]:
+def _quick_bound(problem: Problem, log_u: LogU, folds: Iterable[Tensor], beta: float) -> tuple[float, float]:
     """(mean of -ln u minus ln of the mean C_k, that mean) with a short search: to choose by, not to state."""
     listed = list_reproductions(problem.alphabet, problem.dim)
     linear, suprema = [], []
@@ -265,7 +272,7 @@ def _train(
     run: Run,
     start: str,
 ) -> None:
-    """Raise mean(-ln u) - ln C_k on fresh draws of k; at its highest point y does not move with u (envelope theorem)."""
+    """Raise mean(-ln u) - ln C_k on fresh draws of k; y need not follow u, since f is highest there."""
     k = min(settings.draws, len(x))
     listed = list_reproductions(problem.alphabet, problem.dim)
     tail = potential.tail

@@ -26,7 +26,8 @@ from rcccodec.rd.point import RatePoint, upper_point
 WIDE_SHARE, PRIOR_SHARE = 0.25, 0.1
 WIDER = 1.5
 LEAST_EFFECTIVE = 4.0  # samples; with fewer the weights hang on single draws
-_MOST_VALUES = 1 << 23  # of reproductions made at a time
+_MOST_VALUES = 1 << 23  # of reproductions, or of hidden values, made at a time
+_HIDDEN = 512
 Decode = Callable[[Tensor], Tensor]
 Posterior = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -189,4 +190,4 @@ def _log_normal(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, draws: int) -> Iterator[Tensor]:
-    yield from x.split(max(1, _MOST_VALUES // (draws * x.shape[1])))
+    yield from x.split(max(1, _MOST_VALUES // (draws * max(_HIDDEN, x.shape[1]))))

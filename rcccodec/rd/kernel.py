@@ -20,14 +20,21 @@ TILE_BYTES = 1 << 26
 _TINY = {torch.float32: 1e-25, torch.float64: 1e-250}  # a row's sum below this is taken again, in logarithms
 
 
+_LOG_TINY = -700.0
+
+
 class Kernel(Protocol):
     """n source vectors against m candidates at one slope."""
 
     shape: tuple[int, int]
     beta: float
+    device: torch.device
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
-        """ln c (n,) and ln f (m,), float64, of ln q (m,) and ln p (n,)."""
+        """ln c (n,) and ln f (m,), float64, of ln q (m,) and ln p (n,).
+
+        ln f below -700 may be given as -700: the candidate is out, but not for good.
+        """
         ...
 
     def evaluate(self, log_mass: Tensor) -> tuple[Tensor, Tensor]:
@@ -54,10 +61,11 @@ class MatrixKernel:
         distances: Callable[[slice], Tensor],
         shape: tuple[int, int],
         beta: float,
-        item: int,
+        like: Tensor,
         budget: int,
     ) -> None:
-        self.shape, self.beta, self._distances = shape, beta, distances
+        self.shape, self.beta, self._distances, self.device = shape, beta, distances, like.device
+        item = like.element_size()
         n, m = shape
         step = max(1, min(n, TILE_BYTES // (item * m)))
         self._slices = [slice(a, min(n, a + step)) for a in range(0, n, step)]
@@ -68,7 +76,7 @@ class MatrixKernel:
     def of(distances: Tensor, beta: float) -> MatrixKernel:
         """Of a matrix d (n, m) that is there already."""
         n, m = distances.shape
-        return MatrixKernel(lambda rows: distances[rows], (n, m), beta, distances.element_size(), 2**62)
+        return MatrixKernel(lambda rows: distances[rows], (n, m), beta, distances, 2**62)
 
     @staticmethod
     def between(x: Tensor, y: Tensor, distance: Distortion, beta: float, budget: int = BYTES) -> MatrixKernel:
@@ -80,10 +88,11 @@ class MatrixKernel:
                 d.diagonal(rows.start).zero_()  # rounding leaves a little
             return d
 
-        return MatrixKernel(tile, (len(x), len(y)), beta, x.element_size(), budget)
+        return MatrixKernel(tile, (len(x), len(y)), beta, x, budget)
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         log_c, f = log_source.new_empty(self.shape[0]), log_source.new_zeros(self.shape[1])
+        log_rest = torch.full_like(f, _LOG_TINY)
         for tile in self._tiles():
             c, lost = self._partition(tile, log_mass)
             log_c[tile.rows] = c
@@ -91,8 +100,9 @@ class MatrixKernel:
             row = log_source[tile.rows] - c
             f += _product(tile.weights.T, torch.exp(row - tile.shift).masked_fill(lost, 0.0))
             if lost.any():
-                f += torch.exp(row[lost][:, None] - self.beta * tile.distances[lost].double()).sum(0)
-        return log_c, f.log()
+                logs = row[lost][:, None] - self.beta * tile.distances[lost].double()
+                log_rest = torch.logaddexp(log_rest, torch.logsumexp(logs, 0))
+        return log_c, torch.logaddexp(f.log(), log_rest)
 
     def evaluate(self, log_mass: Tensor) -> tuple[Tensor, Tensor]:
         log_c, d = log_mass.new_empty(self.shape[0]), log_mass.new_empty(self.shape[0])
@@ -131,6 +141,7 @@ class HammingKernel:
 
     def __init__(self, k: int, beta: float) -> None:
         self.shape, self.beta, self._k = (1 << k, 1 << k), beta, k
+        self.device = torch.device("cpu")
 
     def sweep(self, log_mass: Tensor, log_source: Tensor) -> tuple[Tensor, Tensor]:
         log_c = self.apply(log_mass)

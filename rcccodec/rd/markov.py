@@ -4,19 +4,19 @@ With P(0 -> 1) = q, P(1 -> 0) = p, stationary law pi and H_n = h(pi) + (n - 1) (
 
     R_n(D) >= H_n - n h(D / n)
 
-with equality if and only if X = Y + Z modulo 2 for some Y and independent noise Z of n Bernoulli(D / n) bits,
-that is if dividing the noise out of the law of n symbols leaves no negative mass (Gray 1971, for n -> infinity
-and the symmetric chain: R(D) = h(q) - h(D) up to D_c = (1 - sqrt(1 - (q / (1 - q))^2)) / 2 a symbol). For
-n symbols `critical_distortion` finds the largest such D exactly. Beyond it blocks of k symbols bracket the
-curve at every slope, L = min R + beta D, S_b the last symbol before block b::
+with equality if and only if X = Y + Z modulo 2 for some Y and independent noise Z of n Bernoulli(D / n)
+bits, that is if dividing the noise out of the law of n symbols leaves no negative mass (Gray 1971, for n ->
+infinity and the symmetric chain: R(D) = h(q) - h(D) up to D_c = (1 - sqrt(1 - (q / (1 - q))^2)) / 2 a
+symbol). For n symbols `critical_distortion` finds the largest such D exactly. Beyond it blocks of k symbols
+bracket the curve at every slope, L = min R + beta D, S_b the last symbol before block b::
 
     L(X_1) + sum_b>1 L(X_b | S_b)  <=  L_n  <=  sum_b L(X_b) - sum_b I(Y_b; Y_b+1)
 
-The left side is a conditional rate-distortion function (Gray 1973), because I(X^n; Y^n) is at least
-sum_b I(X_b; Y_b | X_<b), and X_b hangs on X_<b through S_b alone; Wyner and Ziv's bound (1971),
-H_n + sum_b (L(X_b) - H_b), is below it. The right side sends each block through its own best channel and
-takes off what neighbours tell of each other: I(X^n; Y^n) = sum_b I(X_b; Y_b) - (sum_b H(Y_b) - H(Y^n)) for such
-a channel. Every L comes from Blahut-Arimoto over all 2^k words.
+The left side is a conditional rate-distortion function (Gray 1973), because I(X^n; Y^n) is at least sum_b
+I(X_b; Y_b | X_<b), and X_b hangs on X_<b through S_b alone; Wyner and Ziv's bound (1971), H_n + sum_b
+(L(X_b) - H_b), is below it. The right side sends each block through its own best channel and takes off what
+neighbours tell of each other: I(X^n; Y^n) = sum_b I(X_b; Y_b) - (sum_b H(Y_b) - H(Y^n)) for such a channel.
+Every L comes from Blahut-Arimoto over all 2^k words.
 """
 
 import math
@@ -40,7 +40,8 @@ _ROWS = 256  # words whose pairs with all others are held at a time
 class MarkovBounds:
     """What is known of R_n at one slope, in bits and differing symbols of the whole sequence.
 
-    exact: (D, R) is on the curve. Else it is on or above it and R_n(D) >= lower_lagrangian_bits - beta D / ln 2.
+    exact: (D, R) is on the curve. Else it is on or above it.
+    lower_lagrangian_bits: R_n(D) is at least this less beta D / ln 2, for every D.
     blocks: symbols of each block; empty if none were needed.
     """
 
@@ -195,9 +196,9 @@ def _with_end(p: float, q: float, block: BlahutArimoto, last: bool) -> Tensor:
 def _divides(p: float, q: float, n: int, d: float) -> bool:
     """Whether the law of n symbols with the noise of d divided out has no negative mass.
 
-    The signed mass of y_1..y_t and the hidden x_t is a vector of two, multiplied by a matrix for every symbol.
-    The vectors of all 2^t words span a cone whose edges are images of edges, so that two rays are enough: they
-    are kept as the difference of the entries over their sum, which must stay positive.
+    The signed mass of y_1..y_t and the hidden x_t is a vector of two, multiplied by a matrix for every
+    symbol. The vectors of all 2^t words span a cone whose edges are images of edges, so that two rays are
+    enough: they are kept as the difference of the entries over their sum, which must stay positive.
     """
     one = stationary_one(p, q)
     noise = ((1 - d, -d), (-d, 1 - d))

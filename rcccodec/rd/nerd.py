@@ -27,10 +27,10 @@ from rcccodec.rd.beta_vae import (
     Encoder,
     cosine_rate,
     draw_batch,
+    fit_beta_vae,
     largest_step,
     paired_distortion,
     principal_axes,
-    train_beta_vae,
 )
 from rcccodec.rd.importance import Decode, Posterior, estimate_importance, importance_loss
 from rcccodec.rd.point import RatePoint, upper_point
@@ -67,33 +67,33 @@ def trace_nerd(
     vae = vae or BetaVaeSettings()
     model = load_model(settings.model, for_images=False) if settings.model else None
     for beta in betas:
-        began = time.perf_counter()
         if model is None:
-            learned = _tuned_vae(problem, beta, settings, vae, run)
+            learned = learn_nerd(problem, beta, settings, run, vae=vae)
         else:
             learned = _with_encoder(problem, beta, settings, vae, run, model, settings.model)
-        seconds = time.perf_counter() - began
         generator = run.generator("nerd-test", beta)
         seeds = torch.randint(1 << 62, (settings.codebooks,), generator=generator).tolist()
         plain = estimate_nerd(
             problem.test, learned.proposal, beta=beta, num_candidates=settings.candidates,
             seeds=tuple(seeds), device=run.device, distortion=problem.distortion,
         )  # fmt: skip
-        yield replace(plain, seconds=plain.seconds + seconds, details=learned.details)
+        yield replace(plain, seconds=plain.seconds + learned.seconds, details=learned.details)
         weighed = estimate_importance(
             problem.test.to(run.device), learned.decode, learned.posterior, paired, beta=beta,
-            draws=settings.draws, repeats=settings.codebooks, generator=generator, seconds=seconds,
+            draws=settings.draws, repeats=settings.codebooks, generator=generator,
+            seconds=learned.seconds,
         )  # fmt: skip
         yield replace(weighed, details={**weighed.details, **learned.details})
 
 
 @dataclass(frozen=True)
-class _Learned:
-    """A law of reproductions as the two estimates need it."""
+class Learned:
+    """A law of reproductions as the two estimates need it; ``seconds`` it took to learn, in all."""
 
     proposal: Proposal
     decode: Decode
     posterior: Posterior
+    seconds: float
     details: Mapping[str, float]
 
 
@@ -107,6 +107,21 @@ class DecoderProposal:
 
     def candidates(self, z: Tensor) -> Tensor:
         return self.decode(z)
+
+
+def learn_nerd(
+    problem: Problem, beta: float, settings: NerdSettings, run: Run, *, vae: BetaVaeSettings
+) -> Learned:
+    """A law for one slope: the beta-VAE's, tuned on ``problem.train``. ``settings.model`` is not looked at.
+
+    Raises:
+        InputError: discrete reproductions. LimitError: a training diverged.
+    """
+    network, before_s = fit_beta_vae(problem, beta, vae, run)
+    network.requires_grad_(True)
+    tuning_s = _tune(problem, beta, settings, vae, run, network, network.decode, network.posterior, 0)
+    proposal = DecoderProposal(network.decode, network.latents, problem.dim)
+    return Learned(proposal, network.decode, network.posterior, before_s + tuning_s, {})
 
 
 def estimate_nerd(
@@ -206,15 +221,6 @@ def _one_codebook(
     return log_mean.cpu(), (moment / mass).cpu()
 
 
-def _tuned_vae(
-    problem: Problem, beta: float, settings: NerdSettings, vae_settings: BetaVaeSettings, run: Run
-) -> _Learned:
-    vae = train_beta_vae(problem, beta, vae_settings, run).requires_grad_(True)
-    _tune(problem, beta, settings, vae_settings, run, vae, vae.decode, vae.posterior, 0)
-    proposal = DecoderProposal(vae.decode, vae.latents, problem.dim)
-    return _Learned(proposal, vae.decode, vae.posterior, {})
-
-
 def _with_encoder(
     problem: Problem,
     beta: float,
@@ -223,7 +229,7 @@ def _with_encoder(
     run: Run,
     model: object,
     name: str,
-) -> _Learned:
+) -> Learned:
     """A bundle's generator at the nearest slope it was trained for, and an encoder learned for it."""
     found = _nearest_generator(model, beta, problem.dim)
     if found is None:
@@ -231,8 +237,7 @@ def _with_encoder(
     generator, at = found
     low, high = generator.spec.slope_range
     at = min(max(beta, low), high) if high > low else at
-    plain = generator.at_slope(at)
-    network = plain.float().to(run.device).requires_grad_(False)
+    network = generator.at_slope(at).float().to(run.device).requires_grad_(False)
 
     def decode(z: Tensor) -> Tensor:
         y: Tensor = network(z)
@@ -240,8 +245,10 @@ def _with_encoder(
 
     start = run.generator("nerd-encoder", beta, "start")
     encoder = Encoder(principal_axes(problem.train), network.latent_dim, math.inf, vae, start).to(run.device)
-    _tune(problem, beta, settings, vae, run, encoder, decode, encoder, vae.steps)
-    return _Learned(GeneratorProposal(plain, run.device), decode, encoder, {"generator_beta": at})
+    sha256 = model.sha256 if isinstance(model, Model) else ""
+    seconds = _tune(problem, beta, settings, vae, run, encoder, decode, encoder, vae.steps, sha256)
+    proposal = GeneratorProposal(generator.at_slope(at), run.device)
+    return Learned(proposal, decode, encoder, seconds, {"generator_beta": at})
 
 
 def _nearest_generator(model: object, beta: float, dim: int) -> tuple[Generator, float] | None:
@@ -264,8 +271,13 @@ def _tune(
     decode: Decode,
     posterior: Posterior,
     single: int,
-) -> None:
-    """Minimise L over ``module``: ``single`` steps with one draw, then ``settings.steps`` with several."""
+    bundle: str = "",
+) -> float:
+    """Minimise L over ``module``: ``single`` steps with one draw, then ``settings.steps`` with several.
+
+    Returns:
+        Seconds it took.
+    """
     paired = paired_distortion(problem)
     name = f"nerd-encoder-{beta:g}" if single else f"nerd-{beta:g}"
     rate, steps = (vae.rate if single else settings.rate), single + settings.steps
@@ -289,7 +301,8 @@ def _tune(
 
     telling = replace(run, progress=lambda _what, done, total: run.progress(state["what"], done, total))
     plan = {"problem": problem.name, "distortion": problem.distortion, "train": list(problem.train.shape)}
-    plan |= {"beta": beta, "vae": vars(vae), "model": settings.model}
+    plan |= {"beta": beta, "vae": vars(vae), "bundle": bundle}
     plan |= {k: getattr(settings, k) for k in ("steps", "tuning", "batch", "rate")}
-    fit(name, {"learned": module}, {"learned": optimizer}, update, steps, telling, plan)
+    seconds = fit(name, {"learned": module}, {"learned": optimizer}, update, steps, telling, plan)
     module.eval().requires_grad_(False)
+    return seconds

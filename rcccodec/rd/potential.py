@@ -2,7 +2,7 @@
 
 The best is u(x) = E exp(-beta d(x, Y)) under the law of Y that attains R(D). Near it come
 
-    quadratic   u of the Gaussian source with the same covariance, by reverse water-filling; squared error only
+    quadratic   u of the Gaussian source with the same covariance (reverse water-filling); squared error only
     mixture     sum_j w_j exp(-beta d(x, y_j)), masses by Blahut-Arimoto, for squared error moved too
 
 Neither is used as it is: 1 / u(x) of one rare x would rule a mean over k of them. So a floor is added, which
@@ -14,6 +14,7 @@ costs little when it is about 1 / k, and a network corrects what is left::
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +25,12 @@ from rcccodec.rd.supremum import TILE, list_reproductions
 
 PARTICLES = 1000
 SOURCE = 10_000  # vectors that a start is fitted to
-MOVES = 30  # of the particles, each with as many changes of mass
+SEARCHED = 256  # particles that the search for the supremum starts from, the heaviest
+MOVES = 20  # of the particles, each with as many changes of mass
 
 
 class Quadratic(nn.Module):
-    """ln u = -1/2 sum_c ln(s_c / lambda) + z_c^2 / s_c, z the principal components, s_c = max(variance, lambda).
+    """ln u = -1/2 sum_c ln(s_c / lambda) + z_c^2 / s_c, s_c = max(variance_c, lambda), z: principal axes.
 
     With lambda = 1 / (2 beta) this is ln E exp(-beta |x - Y|^2) for the Gaussian of that covariance.
     """
@@ -75,7 +77,7 @@ class Mixture(nn.Module):
 
 
 class Potential(nn.Module):
-    """ln u(x), float32 (n,) for x (n, dim): a start, a network on standardised x that begins at 0, a floor."""
+    """ln u(x), float32 (n,) for x (n, dim): a start, a network that begins at 0, a floor."""
 
     def __init__(self, start: nn.Module, x: Tensor, width: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -83,7 +85,7 @@ class Potential(nn.Module):
         self.register_buffer("centre", x.mean(0))
         self.register_buffer("scale", x.std(0).clamp_min(1e-2 * float(x.std()) + 1e-12))
         sizes = (x.shape[1], width, width, 1)
-        layers = [nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         with torch.no_grad():
             for layer in layers:
                 bound = layer.in_features**-0.5
@@ -101,6 +103,14 @@ class Potential(nn.Module):
         """ln of the floor."""
         with torch.no_grad():
             self.log_floor.fill_(nats)
+
+    @property
+    def particles(self) -> Tensor:
+        """The heaviest points of a mixture, (n, dim): places to search from."""
+        if not isinstance(self.start, Mixture):
+            return self.centre[None]
+        heavy = self.start.log_mass.topk(min(SEARCHED, len(self.start.log_mass))).indices
+        return self.start.y[heavy]
 
     @property
     def tail(self) -> nn.Module:

@@ -52,12 +52,14 @@ class WassersteinSettings:
 
 @dataclass(frozen=True)
 class BlahutArimotoSettings:
-    """Blahut-Arimoto on a grid of a one-dimensional law, or on samples (Y = X)."""
+    """Blahut-Arimoto on all binary words, on a grid of a one-dimensional law, or on samples (Y = X)."""
 
     samples: int = 5000  # training vectors that are source and reproductions
-    grid: int = 801  # points for a law of one dimension
-    tolerance: float = 1e-5  # bits between upper and lower value
-    rounds: int = 5000
+    grid: int = 4001  # most candidates for a law of one dimension
+    tolerance: float = 1e-5  # bits between upper and lower value, words and grids
+    spread: float = 1e-2  # the same, samples
+    rounds: int = 2000
+    memory: int = 1024  # MiB of distances kept; if there are more, they are made again in every pass
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
     f(y) = (1/k) sum_i exp(a_i - beta d(x_i, y))            r_i(y) = exp(a_i - beta d(x_i, y)) / (k f(y))
 
 Where y goes next is the y' that makes sum_i r_i(y) d(x_i, y') least: by Jensen's inequality f never falls
-(minorise and maximise). That is a mean for squared error (mean shift), a median of each component for absolute
-error, a vote for Hamming; other distortions take gradient steps. Few reproductions are simply tried out.
+(minorise and maximise). That is a mean for squared error (mean shift), a median of each component for
+absolute error, a vote for Hamming; other distortions take gradient steps. Where there are few reproductions,
+all are tried.
 
 f is not concave and in general the search proves nothing: what it returns is at most the supremum. It is
 proven where all of a finite set is tried, and in one dimension: for absolute error f is convex between
-neighbouring x_i, so that the highest point is one of them; for squared error ln f(y) + beta |y|^2 is convex, so
-that f has nothing higher than exp(beta h^2 / 4) times its highest value on a grid of step h.
+neighbouring x_i, so that the highest point is one of them; for squared error ln f(y) + beta |y|^2 is convex,
+so that f has nothing higher than exp(beta h^2 / 4) times its highest value on a grid of step h.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ MOST_LISTED = 1 << 12  # reproductions that are all tried
 LINE_NATS = 1e-4  # by which a grid on the line may miss the supremum
 MOST_ON_LINE = 1 << 16
 TILE = 1 << 22  # kernel values at a time
+MOST_POINTS = 1 << 10  # that a climb in training chooses from
 LEADERS = 32  # local maxima that are followed to the end
 LEADER_ROUNDS = 16  # times the steps of the others
 _SETTLED = {torch.float32: 1e-6, torch.float64: 1e-9}  # nats gained in a step
@@ -107,9 +109,9 @@ def climb_from_best(
     listed: Tensor | None = None,
     most: int = 16,
 ) -> Tensor:
-    """The end (dim,) of a climb from the best few points: enough to train with, not to state a bound with."""
+    """The end (dim,) of a climb from the best few of the first points: to train with, no bound to state."""
     frame = _Frame(x, log_weights, beta, distortion)
-    points = points if listed is None else listed
+    points = points[:MOST_POINTS] if listed is None else listed
     values = torch.cat([frame.values(y) for y in points.split(frame.rows)])
     best = points[values.topk(min(most, len(points))).indices]
     if listed is not None:
@@ -259,7 +261,7 @@ class _Frame:
         """Steps of Adam that shrink; the best point on the way is kept."""
         best, ends = torch.full((len(y),), -torch.inf, dtype=y.dtype), y.clone()
         moving = y.clone().requires_grad_(True)
-        optimizer = torch.optim.Adam([moving], lr=0.1 * float(self.x.std(0).mean()))
+        optimizer = torch.optim.Adam([moving], lr=0.1 * float(self.x.std(0).mean()), maximize=True)
         settled = torch.zeros(len(y), dtype=torch.bool)
         for step in range(steps):
             optimizer.param_groups[0]["lr"] *= 0.01 ** (1 / steps)

@@ -29,7 +29,7 @@ from rcccodec.rd.run import Run, fit
 from rcccodec.rd.settings import WassersteinSettings
 
 JITTER = 0.1  # standard deviations: equal particles would never part
-DAMPING = 0.2  # exponent of the first weight step: of a mini-batch, a whole one would follow its noise
+DAMPING = 0.05  # exponent of the first weight step: a whole one would follow a mini-batch's noise
 _REPORT_EVERY = 50
 _MOST_DISTANCES = 1 << 23
 
