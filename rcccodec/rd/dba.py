@@ -41,6 +41,7 @@ _NEW_CHANNELS = 8  # one chain in so many has a new source vector at every step
 _NEW_LAWS = 16  # and one in so many of the law goes on from a sample of the channel
 _SHIFTS = 4  # pairs of the product a source vector
 _TEST_SHIFTS = 64
+_CEILING = 5.0  # nats
 
 
 class Chains(nn.Module):
@@ -114,7 +115,7 @@ def train(
         contrast(energy, chains.channel, chains.law).backward()
         optimizers["energy"].step()
         optimizers["discriminator"].zero_grad()
-        bound = information_nats(discriminator, chains.x, chains.channel, chains.law, _SHIFTS)
+        bound = information_nats(discriminator, chains.x, chains.channel, chains.law, _SHIFTS, _CEILING)
         (-bound).backward()
         nn.utils.clip_grad_norm_(discriminator.parameters(), 10.0)
         optimizers["discriminator"].step()

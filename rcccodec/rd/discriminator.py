@@ -42,8 +42,8 @@ class Discriminator(nn.Module):
             distance: d(x_i, y_i) of rows, (B,).
         """
         super().__init__()
-        self.register_buffer("centre", centre)
-        self.register_buffer("scale", scale)
+        self.register_buffer("centre", centre.clone())
+        self.register_buffer("scale", scale.clone())
         self.beta, self.distance = beta, distance
         self.network = multilayer(2 * len(centre), width, 3, nn.LeakyReLU, generator)
 
@@ -52,17 +52,21 @@ class Discriminator(nn.Module):
         return 1 - self.beta * self.distance(x, y) + self.network(both).squeeze(1)
 
 
-def information_nats(discriminator: nn.Module, x: Tensor, y: Tensor, marginal: Tensor, shifts: int) -> Tensor:
+def information_nats(
+    discriminator: nn.Module, x: Tensor, y: Tensor, marginal: Tensor, shifts: int, ceiling: float = math.inf
+) -> Tensor:
     """The bound for pairs (x_i, y_i) against x_i with the marginal's rows 1, ..., ``shifts`` further down.
 
     Args:
         x, y, marginal: (B, dim); ``marginal`` independent of x.
+        ceiling: of T - 1 in nats, above which exp goes on as a line: one rare pair must not throw training.
 
     Returns:
-        a scalar with gradients.
+        a scalar with gradients; infinite where exp overflows.
     """
     product = torch.stack(
         [discriminator(x, marginal.roll(s + 1, 0)) for s in range(min(shifts, len(x)))]
     ).double()
-    log_mean = (product - 1).flatten().logsumexp(0) - math.log(product.numel())
-    return discriminator(x, y).double().mean() - log_mean.exp()
+    over = (product - 1 - ceiling).clamp_min(0)
+    rare = (product - 1).clamp_max(ceiling).exp() * (1 + over)
+    return discriminator(x, y).double().mean() - rare.mean()

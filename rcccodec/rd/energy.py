@@ -53,8 +53,8 @@ class Energy(nn.Module):
             generator: for the first weights.
         """
         super().__init__()
-        self.register_buffer("centre", centre)
-        self.register_buffer("scale", scale)
+        self.register_buffer("centre", centre.clone())
+        self.register_buffer("scale", scale.clone())
         dim = len(centre)
         self.wall = nn.Parameter(torch.full((dim,), math.log(math.e - 1)))  # softplus 1
         self.curve = nn.Parameter(torch.full((dim,), -3.0))

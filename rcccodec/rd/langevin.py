@@ -124,22 +124,21 @@ def _propose_letters(
 
     ln q(a) = -(dE/dy_k (a - y_k) + b (d(x_k, a) - d(x_k, y_k))) / 2 + ln size [a != y_k] + const.
     """
-    letters = problem.alphabet.to(x)
-    costs = pair_distance(problem, x[..., None, None], letters.reshape(-1, 1))  # (B, dim, letters)
+    letters = problem.alphabet.to(x)[:, None, None]  # first, which is faster than last
+    costs = b[:, None] * pair_distance(problem, x[None, ..., None], letters[..., None])
+    log_size = sizes.log()[:, None]
 
-    def log_proposal(at: Place) -> Tensor:
-        y = at.y[..., None]
-        own = pair_distance(problem, x[..., None], y)[..., None]
-        change = at.energy_gradient[..., None] * (letters - y) + b[:, None, None] * (costs - own)
-        return (-change / 2 + sizes.log()[:, None, None] * (letters != y)).log_softmax(-1)
+    def log_proposal(at: Place) -> tuple[Tensor, Tensor]:
+        own = letters == at.y
+        change = at.energy_gradient * letters + costs  # less its value at y, which is constant
+        return (change / -2 + torch.where(own, 0, log_size)).log_softmax(0), own
 
-    forward = log_proposal(here)
-    gumbel = -_uniform(forward.shape, generator, x.device).clamp_min(1e-30).log()
-    chosen = (forward - gumbel.log()).argmax(-1, keepdim=True)
-    there = place(problem, energy, x, letters[chosen[..., 0]])
-    before = (here.y[..., None] == letters).to(forward).argmax(-1, keepdim=True)
-    backward = log_proposal(there).gather(-1, before)
-    return there, (backward - forward.gather(-1, chosen)).sum((1, 2))
+    forward, before = log_proposal(here)
+    u = _uniform(here.y.shape, generator, x.device)
+    chosen = (forward.exp().cumsum(0)[:-1] < u).sum(0)
+    there = place(problem, energy, x, letters.flatten()[chosen])
+    backward, after = log_proposal(there)
+    return there, (torch.where(before, backward, 0) - torch.where(after, forward, 0)).sum((0, 2))
 
 
 def _differences(problem: Problem, rows: int, generator: torch.Generator, device: torch.device) -> Tensor:
