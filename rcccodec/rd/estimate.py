@@ -38,7 +38,7 @@ def trace(
 
         return trace_exact(problem, betas, run)
     if method == "ba":
-        from rcccodec.rd.blahut_arimoto import trace_ba
+        from rcccodec.rd.ba import trace_ba
 
         return trace_ba(problem, betas, settings.ba, run)
     if method == "nerd":
