@@ -206,6 +206,7 @@ def _estimate(
     folder: Path,
 ) -> bool:
     """Add a method's missing slopes to ``methods``; False if it does not fit the source."""
+    from rcccodec.comparison.provenance import describe_run
     from rcccodec.errors import OutputError
     from rcccodec.rd.estimate import WHOLE_CURVE, settings_of, trace
     from rcccodec.rd.results import MethodResult
@@ -222,6 +223,7 @@ def _estimate(
         if point.beta in slopes:
             say(f"{_point_line(point)}  (from the file)")
     for some in [left] if name in WHOLE_CURVE and left else [[beta] for beta in left]:
+        began = time.perf_counter()
         with _progress(quiet) as progress:
             run = Run(seed=seed, device=device, folder=folder, progress=progress)
             try:
@@ -234,6 +236,7 @@ def _estimate(
                 return False
         result.points += points
         result.betas += some
+        result.run = describe_run(began, device)
         methods[name] = result
         keep()
     return True

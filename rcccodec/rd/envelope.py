@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from rcccodec.rd.point import RatePoint
 
+_SAME = 1e-6  # points closer than this, relatively in distortion and in bits, are one corner
+
 
 @dataclass(frozen=True)
 class Envelope:
@@ -104,8 +106,8 @@ def _lower_hull(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """Corners of the falling part of the lower convex hull."""
     hull: list[tuple[float, float]] = []
     for d, r in sorted(set(points)):
-        if hull and d == hull[-1][0]:
-            continue  # the same distortion at a higher rate
+        if hull and d <= hull[-1][0] * (1 + _SAME) and r >= hull[-1][1] - _SAME:
+            continue  # no less rate at the same distortion
         while len(hull) > 1 and _cross(hull[-2], hull[-1], (d, r)) <= 0:
             hull.pop()
         hull.append((d, r))

@@ -1,9 +1,10 @@
 """The JSON that ``rcc rd`` writes after every point, and goes on from.
 
     {"source", "distortion", "seed", "train", "test", "unit", "zero_rate_distortion",
-     "methods": {"nerd": {"settings": {...}, "betas": [done], "points": [RatePoint, ...]}, ...},
+     "methods": {"nerd": {"settings": {...}, "betas": [done], "points": [RatePoint, ...],
+                          "run": {commit, versions, device, threads, ...}}, ...},
      "envelope": {"upper": [[D, R], ...], "lower": [[lagrangian_bits, beta], ...]},
-     "codecs": {FILE: {"name", "gaps": [...]}}, commit, versions, ...}
+     "codecs": {NAME: [gap, ...]}, commit, versions, ...}
 
 It also reads codecs' results, in the layout of ``rcc bench --json``.
 """
@@ -25,11 +26,12 @@ from rcccodec.rd.point import RatePoint
 
 @dataclass
 class MethodResult:
-    """Points of one method, and the slopes that are done."""
+    """Points of one method, the slopes that are done, and what the last of them was made with."""
 
     settings: dict[str, Any]
     betas: list[float] = field(default_factory=list)
     points: list[RatePoint] = field(default_factory=list)
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def read_results(path: Path, request: Mapping[str, Any]) -> Methods:
                 entry["settings"],
                 [float(beta) for beta in entry["betas"]],
                 [RatePoint.from_json(point) for point in entry["points"]],
+                dict(entry["run"]),
             )
             for name, entry in content["methods"].items()
         }
@@ -87,6 +90,7 @@ def write_results(path: Path, request: Mapping[str, Any], methods: Methods, more
                 "settings": result.settings,
                 "betas": sorted(result.betas),
                 "points": [point.as_json() for point in result.points],
+                "run": result.run,
             }
             for name, result in methods.items()
         },
