@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from rcccodec.errors import InputError
-from rcccodec.rd.discriminator import Discriminator, information_nats
+from rcccodec.rd.discriminator import CEILING, Discriminator, information_nats
 from rcccodec.rd.energy import Energy, build_energy, integrate, pair_distance
 from rcccodec.rd.langevin import adapted, diffuse, move, place
 from rcccodec.rd.partition import anneal
@@ -41,7 +41,6 @@ _NEW_CHANNELS = 8  # one chain in so many has a new source vector at every step
 _NEW_LAWS = 16  # and one in so many of the law goes on from a sample of the channel
 _SHIFTS = 4  # pairs of the product a source vector
 _TEST_SHIFTS = 64
-_CEILING = 5.0  # nats
 
 
 class Chains(nn.Module):
@@ -115,7 +114,7 @@ def train(
         contrast(energy, chains.channel, chains.law).backward()
         optimizers["energy"].step()
         optimizers["discriminator"].zero_grad()
-        bound = information_nats(discriminator, chains.x, chains.channel, chains.law, _SHIFTS, _CEILING)
+        bound = information_nats(discriminator, chains.x, chains.channel, chains.law, _SHIFTS, CEILING)
         (-bound).backward()
         nn.utils.clip_grad_norm_(discriminator.parameters(), 10.0)
         optimizers["discriminator"].step()

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from rcccodec.rd.energy import multilayer
 
+CEILING = 5.0  # nats, in training
+
 
 class Discriminator(nn.Module):
     """T: (B, dim), (B, dim) -> (B,).
