@@ -6,7 +6,7 @@
     where beta_k is asked for:  L = -log mean w,  D = sum w d / sum w,  R = L - beta_k D   (eqs. 10, 14, 15)
 
 w is an unbiased estimate of Z, so E[L] >= -log Z, and (E[D], E[R]) lies on or above R_p(D) (props. 3, 4); but
-R alone may lie below the rate at that slope. The transitions' steps come from an earlier run with other seeds:
+R alone may lie below the rate at that slope. The transitions use steps from an earlier run with other seeds:
 tuned on the way, they would break the chains' invariance.
 """
 

@@ -1,7 +1,7 @@
 """A distortion between hidden units: squared error of features of a small network (lossy-rates, section 6.3).
 
-The features are the code of a denoising autoencoder trained on the problem's own data, so nothing is downloaded
-and no labels are needed; the paper takes a convolutional network's.
+The features are the code of a denoising autoencoder trained on the problem's own data: nothing is downloaded
+and no labels are needed. The paper takes a convolutional network's.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class AnnealingSettings:
     chains: int = 16
     images: int = 20
     distributions: int = 1000  # on the way to the largest slope, about
-    leapfrog: int = 10
+    leapfrog: int = 5
     gaps: int = 2  # slopes at which simulated data bound the error from both sides
     distance: str = "problem"  # or features: squared error between hidden units of a small network
     batch: int = 128  # of training
