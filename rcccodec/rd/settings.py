@@ -20,9 +20,9 @@ class BetaVaeSettings:
     latents: int = 32
     width: int = 512  # hidden units
     depth: int = 2  # hidden layers; 0: linear maps, which are enough for a Gaussian source
-    steps: int = 3000
-    batch: int = 128
-    rate: float = 1e-3  # of learning
+    steps: int = 4000
+    batch: int = 64
+    rate: float = 2e-3  # of learning
 
 
 @dataclass(frozen=True)
