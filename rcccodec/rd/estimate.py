@@ -64,7 +64,7 @@ def trace(
     if method == "rdgen":
         from rcccodec.rd.rd_gen import trace_rd_gen
 
-        return trace_rd_gen(problem, betas, settings.rdgen, run)
+        return trace_rd_gen(problem, betas, settings.dba, run)
     if method == "ais":
         from rcccodec.rd.ais import trace_ais
 
@@ -74,5 +74,5 @@ def trace(
 
 def settings_of(method: str, settings: Settings) -> dict[str, Any]:
     """The settings that a method's points depend on, as plain values."""
-    groups = {"nerd": ("nerd", "vae"), "sandwich": ("sandwich", "vae"), "exact": ()}.get(method, (method,))
-    return {group: asdict(getattr(settings, group)) for group in groups}
+    groups = {"nerd": ("nerd", "vae"), "sandwich": ("sandwich", "vae"), "rdgen": ("dba",), "exact": ()}
+    return {group: asdict(getattr(settings, group)) for group in groups.get(method, (method,))}
