@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--betas", type=float, nargs="+", default=np.geomspace(0.1, 10, 8).tolist())
     parser.add_argument("--blocks", type=int, nargs="+", default=[4, 8, 12])
     parser.add_argument("--stream", type=int, default=60_000, help="vectors; 0 for none")
-    parser.add_argument("--stream-rounds", type=int, default=4)
+    parser.add_argument("--stream-rounds", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path, default=RESULTS / "rd_closed_forms", help="no suffix")
     args = parser.parse_args()
     began = time.perf_counter()

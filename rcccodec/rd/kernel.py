@@ -16,7 +16,7 @@ from torch import Tensor
 from rcccodec.distortion import Distortion
 
 BYTES = 1 << 30  # of tiles that are kept from pass to pass
-TILE_BYTES = 1 << 26
+TILE_BYTES = {"cpu": 1 << 22, "cuda": 1 << 28}  # large ones are mapped and cleared anew for every tile
 _TINY = {torch.float32: 1e-25, torch.float64: 1e-250}  # a row's sum below this is taken again, in logarithms
 
 
@@ -67,7 +67,7 @@ class MatrixKernel:
         self.shape, self.beta, self._distances, self.device = shape, beta, distances, like.device
         item = like.element_size()
         n, m = shape
-        step = max(1, min(n, TILE_BYTES // (item * m)))
+        step = max(1, min(n, TILE_BYTES[like.device.type] // (item * m)))
         self._slices = [slice(a, min(n, a + step)) for a in range(0, n, step)]
         self.streams = 2 * n * m * item > budget
         self._kept: list[_Tile] | None = None if self.streams else [self._tile(s) for s in self._slices]
