@@ -35,7 +35,8 @@ from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.rd.beta_vae import paired_distortion
 from rcccodec.rd.gaussian import gaussian_point_at_distortion, gaussian_point_at_slope
 from rcccodec.rd.importance import estimate_importance
-from rcccodec.rd.nerd import estimate_nerd, learn_nerd
+from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.rd.nerd_law import learn_nerd
 from rcccodec.rd.point import RatePoint, is_saturated
 from rcccodec.rd.problem import Problem, load_problem
 from rcccodec.rd.run import Run

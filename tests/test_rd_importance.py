@@ -15,11 +15,12 @@ from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.rd import beta_vae, importance
 from rcccodec.rd.beta_vae import paired_distortion
 from rcccodec.rd.importance import estimate_importance, importance_loss, importance_sample, mixture_draws
-from rcccodec.rd.nerd import estimate_nerd, trace_nerd
+from rcccodec.rd.nerd import CEILING_BITS, estimate_nerd, trace_nerd
 from rcccodec.rd.point import RatePoint
 from rcccodec.rd.problem import Problem, load_problem
 from rcccodec.rd.run import Run
 from rcccodec.rd.settings import BetaVaeSettings, NerdSettings
+from rcccodec.report import SATURATION_BITS
 from rcccodec.sources.synthetic import gaussian_variances
 
 VARIANCES = gaussian_variances(6, 0.5)
@@ -173,6 +174,23 @@ def test_tuning_lowers_what_a_wrong_start_left(gaussian: Problem, monkeypatch: p
     after = list(trace_nerd(gaussian, [1.0], replace(NERD, steps=200, rate=5e-3), Run(), vae=short))
     for a, b in zip(before, after, strict=True):
         assert b.lagrangian_bits < a.lagrangian_bits - 1
+
+
+def test_a_plain_record_is_flagged_where_its_own_rate_hides_the_ceiling(gaussian: Problem):
+    """At log2 N - 3 bits: held down, the plain rate alone looks far enough from log2 N."""
+    settings = replace(NERD, candidates=1024, steps=0)
+    flags = {}
+    for beta in (0.5, 2.2):
+        plain, weighed = trace_nerd(gaussian, [beta], settings, Run(seed=4), vae=VAE)
+        flags[beta] = plain.saturated
+        own = math.log2(1024) - plain.rate_bits < SATURATION_BITS
+        assert not own
+        over = plain.lagrangian_bits - weighed.lagrangian_bits
+        assert plain.details["over_importance_bits"] == pytest.approx(over)
+        assert plain.saturated == (
+            over > CEILING_BITS or math.log2(1024) - weighed.rate_bits < SATURATION_BITS
+        )
+    assert flags == {0.5: False, 2.2: True}
 
 
 def test_slopes_do_not_depend_on_each_other(gaussian: Problem, tmp_path: Path):

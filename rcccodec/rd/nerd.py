@@ -11,34 +11,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rcccodec.bundle import Model, load_model
+from rcccodec.bundle import load_model
 from rcccodec.channel.distances import CentredBlocks, chunk_candidates, default_chunk
 from rcccodec.distortion import Distortion, parse_distortion
-from rcccodec.errors import InputError
 from rcccodec.proposals import Proposal
-from rcccodec.proposals.generator import Generator, GeneratorProposal
-from rcccodec.rd.beta_vae import (
-    Encoder,
-    cosine_rate,
-    draw_batch,
-    fit_beta_vae,
-    largest_step,
-    paired_distortion,
-    principal_axes,
-)
-from rcccodec.rd.importance import Decode, Posterior, estimate_importance, importance_loss
-from rcccodec.rd.point import RatePoint, upper_point
+from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.rd.beta_vae import paired_distortion
+from rcccodec.rd.importance import estimate_importance
+from rcccodec.rd.nerd_law import learn_encoder, learn_nerd
+from rcccodec.rd.point import RatePoint, is_saturated, upper_point
 from rcccodec.rd.problem import Problem
-from rcccodec.rd.run import Run, fit
+from rcccodec.rd.run import Run
 from rcccodec.rd.settings import BetaVaeSettings, NerdSettings
 
-_REPORT_EVERY = 50
+CEILING_BITS = 0.1
 
 
 def trace_nerd(
@@ -49,7 +41,7 @@ def trace_nerd(
     *,
     vae: BetaVaeSettings | None = None,
 ) -> Iterator[RatePoint]:
-    """Two records a slope, of one law of reproductions: ``nerd`` and ``nerd-is``.
+    """Two records a slope, of one law of reproductions: ``nerd``, flagged when saturated, and ``nerd-is``.
 
     With ``settings.model`` the generator is a trained bundle's and only an encoder is learned for it.
 
@@ -70,58 +62,34 @@ def trace_nerd(
         if model is None:
             learned = learn_nerd(problem, beta, settings, run, vae=vae)
         else:
-            learned = _with_encoder(problem, beta, settings, vae, run, model, settings.model)
+            learned = learn_encoder(problem, beta, settings, run, model, vae=vae)
         generator = run.generator("nerd-test", beta)
         seeds = torch.randint(1 << 62, (settings.codebooks,), generator=generator).tolist()
         plain = estimate_nerd(
             problem.test, learned.proposal, beta=beta, num_candidates=settings.candidates,
             seeds=tuple(seeds), device=run.device, distortion=problem.distortion,
         )  # fmt: skip
-        yield replace(plain, seconds=plain.seconds + learned.seconds, details=learned.details)
         weighed = estimate_importance(
             problem.test.to(run.device), learned.decode, learned.posterior, paired, beta=beta,
             draws=settings.draws, repeats=settings.codebooks, generator=generator,
             seconds=learned.seconds,
         )  # fmt: skip
-        yield replace(weighed, details={**weighed.details, **learned.details})
+        weighed = replace(weighed, details={**weighed.details, **learned.details})
+        plain = replace(plain, seconds=plain.seconds + learned.seconds, details=learned.details)
+        yield beside_importance(plain, weighed)
+        yield weighed
 
 
-@dataclass(frozen=True)
-class Learned:
-    """A law of reproductions as the two estimates need it; ``seconds`` it took to learn, in all."""
+def beside_importance(plain: RatePoint, weighed: RatePoint) -> RatePoint:
+    """The plain record, saturated too where the importance form of the same law says so.
 
-    proposal: Proposal
-    decode: Decode
-    posterior: Posterior
-    seconds: float
-    details: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class DecoderProposal:
-    """Any map from latents (n, latent_dim) to reproductions (n, dim), seen as a Proposal."""
-
-    decode: Decode
-    latent_dim: int
-    dim: int
-
-    def candidates(self, z: Tensor) -> Tensor:
-        return self.decode(z)
-
-
-def learn_nerd(
-    problem: Problem, beta: float, settings: NerdSettings, run: Run, *, vae: BetaVaeSettings
-) -> Learned:
-    """A law for one slope: the beta-VAE's, tuned on ``problem.train``. ``settings.model`` is not looked at.
-
-    Raises:
-        InputError: discrete reproductions. LimitError: a training diverged.
+    Its own rate cannot: close to log2 N it is held down by the very ceiling. It is saturated if its
+    Lagrangian is over ``CEILING_BITS`` above the other's, or log2 N is too close to the other's rate.
     """
-    network, before_s = fit_beta_vae(problem, beta, vae, run)
-    network.requires_grad_(True)
-    tuning_s = _tune(problem, beta, settings, vae, run, network, network.decode, network.posterior, 0)
-    proposal = DecoderProposal(network.decode, network.latents, problem.dim)
-    return Learned(proposal, network.decode, network.posterior, before_s + tuning_s, {})
+    over = plain.lagrangian_bits - weighed.lagrangian_bits
+    hidden = over > CEILING_BITS or is_saturated(plain.num_samples, weighed.rate_bits)
+    details = {**plain.details, "over_importance_bits": over}
+    return replace(plain, saturated=plain.saturated or hidden, details=details)
 
 
 def estimate_nerd(
@@ -219,90 +187,3 @@ def _one_codebook(
             highest[rows] = top
     log_mean = highest.double() + torch.log(mass) - math.log(num_candidates)
     return log_mean.cpu(), (moment / mass).cpu()
-
-
-def _with_encoder(
-    problem: Problem,
-    beta: float,
-    settings: NerdSettings,
-    vae: BetaVaeSettings,
-    run: Run,
-    model: object,
-    name: str,
-) -> Learned:
-    """A bundle's generator at the nearest slope it was trained for, and an encoder learned for it."""
-    found = _nearest_generator(model, beta, problem.dim)
-    if found is None:
-        raise InputError(f"{name}: it has no generator of vectors of {problem.dim} values")
-    generator, at = found
-    low, high = generator.spec.slope_range
-    at = min(max(beta, low), high) if high > low else at
-    network = generator.at_slope(at).float().to(run.device).requires_grad_(False)
-
-    def decode(z: Tensor) -> Tensor:
-        y: Tensor = network(z)
-        return network.mean + y @ network.basis if hasattr(network, "basis") else y
-
-    start = run.generator("nerd-encoder", beta, "start")
-    encoder = Encoder(principal_axes(problem.train), network.latent_dim, math.inf, vae, start).to(run.device)
-    sha256 = model.sha256 if isinstance(model, Model) else ""
-    seconds = _tune(problem, beta, settings, vae, run, encoder, decode, encoder, vae.steps, sha256)
-    proposal = GeneratorProposal(generator.at_slope(at), run.device)
-    return Learned(proposal, decode, encoder, seconds, {"generator_beta": at})
-
-
-def _nearest_generator(model: object, beta: float, dim: int) -> tuple[Generator, float] | None:
-    """Of the stages that draw a whole vector, the one whose slope is nearest, with that slope."""
-    stages = [r.stages[0] for r in model.rungs if len(r.stages) == 1] if isinstance(model, Model) else []
-    fitting = [s for s in stages if s.generator.dim == dim]
-    if not fitting:
-        return None
-    nearest = min(fitting, key=lambda s: abs(math.log(s.beta / beta)))
-    return nearest.generator, nearest.beta
-
-
-def _tune(
-    problem: Problem,
-    beta: float,
-    settings: NerdSettings,
-    vae: BetaVaeSettings,
-    run: Run,
-    module: nn.Module,
-    decode: Decode,
-    posterior: Posterior,
-    single: int,
-    bundle: str = "",
-) -> float:
-    """Minimise L over ``module``: ``single`` steps with one draw, then ``settings.steps`` with several.
-
-    Returns:
-        Seconds it took.
-    """
-    paired = paired_distortion(problem)
-    name = f"nerd-encoder-{beta:g}" if single else f"nerd-{beta:g}"
-    rate, steps = (vae.rate if single else settings.rate), single + settings.steps
-    optimizer = torch.optim.Adam(module.parameters(), lr=rate)
-    state = {"what": name}
-
-    def update(step: int, generator: torch.Generator) -> None:
-        x = draw_batch(problem.train, settings.batch, generator, run.device)
-        cosine_rate(optimizer, rate, step, steps)
-        loss, value, distortion = importance_loss(
-            x, decode, posterior, paired, beta=beta, draws=settings.tuning if step >= single else 1,
-            generator=generator,
-        )  # fmt: skip
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(module.parameters(), largest_step(problem.dim))
-        optimizer.step()
-        if step % _REPORT_EVERY == 0:
-            bits, reached = float(value - beta * distortion) / math.log(2), float(distortion)
-            state["what"] = f"{name}: R {bits:.2f} bits, D {reached:.3g}"
-
-    telling = replace(run, progress=lambda _what, done, total: run.progress(state["what"], done, total))
-    plan = {"problem": problem.name, "distortion": problem.distortion, "train": list(problem.train.shape)}
-    plan |= {"beta": beta, "vae": vars(vae), "bundle": bundle}
-    plan |= {k: getattr(settings, k) for k in ("steps", "tuning", "batch", "rate")}
-    seconds = fit(name, {"learned": module}, {"learned": optimizer}, update, steps, telling, plan)
-    module.eval().requires_grad_(False)
-    return seconds
