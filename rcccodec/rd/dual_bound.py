@@ -38,7 +38,8 @@ from rcccodec.rd.supremum import Supremum, climb_from_best, find_supremum, list_
 
 CONFIDENCE = 0.99  # one-sided
 CHOICE_FOLDS = 4  # for alpha, and whether the network helps
-START_FOLDS = 6  # of the network's vectors, before it is trained: for start and floor
+START_VECTORS = 8192  # of the network's, before it is trained, for start and floor; a fold at least
+MOST_TRAINED = 8192  # vectors in a step of training, if k is more
 LEAST_FOLDS, LEAST_DRAWS = 5, 32
 FLOORS = (-1.0, 0.0, 1.0, 2.0, 3.0)  # ln(k floor) that are tried, and no floor
 LogU = Callable[[Tensor], Tensor]
@@ -111,7 +112,7 @@ def fit_potential(
     if problem.distortion == "mse":
         starts.append(("quadratic", Quadratic(parts.start, beta)))
     k = parts.choice.shape[1]
-    first = parts.network[: START_FOLDS * k].split(k)
+    first = parts.network[: k * max(1, START_VECTORS // k)].split(k)
     floors = [-math.inf, *(f - math.log(k) for f in FLOORS)]
     tried = []
     for name, start in starts:
@@ -273,7 +274,7 @@ def _train(
     start: str,
 ) -> None:
     """Raise mean(-ln u) - ln C_k on fresh draws of k; y need not follow u, since f is highest there."""
-    k = min(settings.draws, len(x))
+    k = min(settings.draws, len(x), MOST_TRAINED)
     listed = list_reproductions(problem.alphabet, problem.dim)
     tail = potential.tail
     optimizer = torch.optim.Adam(tail.parameters(), lr=settings.rate)

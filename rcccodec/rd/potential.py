@@ -23,8 +23,8 @@ from rcccodec.rd.blahut_arimoto import blahut_arimoto
 from rcccodec.rd.problem import Problem
 from rcccodec.rd.supremum import TILE, list_reproductions
 
-PARTICLES = 1000
-SOURCE = 10_000  # vectors that a start is fitted to
+PARTICLES = 500
+SOURCE = 6_000  # vectors that a start is fitted to
 SEARCHED = 256  # particles that the search for the supremum starts from, the heaviest
 MOVES = 20  # of the particles, each with as many changes of mass
 
