@@ -68,12 +68,17 @@ def trace_dba(
         or above R(D) if it were known without error.
 
     Raises:
-        InputError: a distortion without gradient or without letters' costs. LimitError: training diverged.
+        InputError: a distortion without gradient, or letters with unadjusted chains or without costs of
+            their own. LimitError: training diverged.
     """
     if problem.alphabet is not None and problem.distortion.startswith("lp:"):
         raise InputError(f"{problem.name}: dba needs a distortion that is a sum over letters")
     if problem.distortion.startswith("lp:") and float(problem.distortion[3:]) == math.inf:
         raise InputError(f"{problem.name}: dba has no channel for {problem.distortion}")
+    if problem.alphabet is not None and not settings.adjusted:
+        raise InputError(
+            f"{problem.name}: unadjusted chains move through real numbers, not letters (take l1)"
+        )
     for beta in betas:
         energy, discriminator, seconds = train(problem, beta, settings, run)
         began = time.perf_counter()

@@ -44,14 +44,27 @@ class Place:
 
 def place(problem: Problem, energy: Energy, x: Tensor, y: Tensor) -> Place:
     """Evaluate E and d at y, for source vectors x, both (B, dim)."""
+    leaf = y.detach().requires_grad_()
     with torch.enable_grad():
-        leaf = y.detach().requires_grad_()
-        e, d = energy(leaf), pair_distance(problem, x, leaf)
+        e = energy(leaf)
         (slope,) = torch.autograd.grad(e.sum(), leaf)
-        flat = torch.zeros_like(leaf)
-        if d.requires_grad:
-            (flat,) = torch.autograd.grad(d.sum(), leaf)
-    return Place(y.detach(), e.detach(), d.detach(), slope, flat)
+    d, flat = _distance(problem, x, leaf.detach())
+    return Place(leaf.detach(), e.detach(), d, slope, flat)
+
+
+def _distance(problem: Problem, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """d and its gradient in y, which letters do without."""
+    d = pair_distance(problem, x, y)
+    if problem.distortion == "mse":
+        return d, 2 * (y - x)
+    if problem.distortion == "l1":
+        return d, (y - x).sign()
+    if problem.alphabet is not None:
+        return d, torch.zeros_like(y)
+    leaf = y.clone().requires_grad_()
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(pair_distance(problem, x, leaf).sum(), leaf)
+    return d, slope
 
 
 def move(
