@@ -47,10 +47,10 @@ def figure_bytes(
         above.plot(grid, lower, color="0.5", linewidth=1)
         below.plot(grid, lower - base, color="0.5", linewidth=1)
     below.axhline(0, color="0.5", linewidth=1)
-    groups = list(dict.fromkeys(p.method for p in points))
-    for number, method in enumerate(groups):
+    groups = list(dict.fromkeys((p.method, p.kind) for p in points))
+    for number, (method, sort) in enumerate(groups):
         colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
-        mine = sorted((p for p in points if p.method == method), key=lambda p: p.beta)
+        mine = sorted((p for p in points if (p.method, p.kind) == (method, sort)), key=lambda p: p.beta)
         _draw(above, below, method, mine, bounds, grid, colour, mark)
     for number, codec in enumerate(codecs):
         colour = _CODEC_COLOURS[number % len(_CODEC_COLOURS)]
