@@ -46,7 +46,7 @@ class WassersteinSettings:
     particles: int = 1000
     steps: int = 500
     batch: int = 2000  # source vectors a step
-    rate: float = 0.05  # of the first steps, in standard deviations of each component
+    rate: float = 0.5  # of the first steps: a share of the way for squared error, see wasserstein.py
     hybrid: bool = True
 
 

@@ -8,7 +8,9 @@ With particles y_j of mass w_j, at slope beta::
     w_j <- w_j (-psi(y_j)),  normalised                          Blahut-Arimoto, of the hybrid form
 
 The mean loss over particles has the gradient grad psi / n; here it is their sum, so each particle sees its
-own. Adam sets the step, in units of each component's standard deviation.
+own. For squared error that is 2 beta times (m_j y_j - mean of what y_j serves), m_j = -psi(y_j), and the step
+is rate / (2 beta max(1, m_j)): a share of the way to that mean, whose noise later steps average out. Adam, which
+would turn that noise into steps of full size in every component, sets the step for other distortions.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from rcccodec.rd.settings import WassersteinSettings
 JITTER = 0.1  # standard deviations: equal particles would never part
 DAMPING = 0.05  # exponent of the first weight step: a whole one would follow a mini-batch's noise
 _REPORT_EVERY = 50
+_ADAM_SHARE = 0.1  # of the rate, in standard deviations of each component
 _MOST_DISTANCES = 1 << 23
 
 
@@ -96,16 +99,25 @@ def move_particles(
     """The particles after ``settings.steps``, frozen, on ``run.device``; and the seconds it took."""
     name = f"wgd-{beta:g}"
     particles = Particles(problem.train, settings.particles, run.generator(name, "start")).to(run.device)
-    optimizer = torch.optim.Adam(particles.parameters(), lr=settings.rate, betas=(0.9, 0.99))
+    squared = problem.distortion in ("mse", "lp:2")
+    optimizer: torch.optim.Optimizer
+    if squared:
+        rate, optimizer = settings.rate, torch.optim.SGD(particles.parameters(), lr=settings.rate)
+    else:
+        rate = _ADAM_SHARE * settings.rate
+        optimizer = torch.optim.Adam(particles.parameters(), lr=rate, betas=(0.9, 0.99))
     state = {"what": name}
 
     def update(step: int, generator: torch.Generator) -> None:
         x = draw_batch(problem.train, settings.batch, generator, run.device)
-        cosine_rate(optimizer, settings.rate, step, settings.steps)
+        cosine_rate(optimizer, rate, step, settings.steps)
         distances = problem.distance(x, particles())
         psi = potential(distances, particles.log_mass, beta)
         optimizer.zero_grad()
         psi.sum().backward()
+        if squared:
+            curvature = 2 * beta * (-psi.detach()).clamp_min(1)[:, None] * particles.scale.square()
+            particles.position.grad /= curvature
         optimizer.step()
         if settings.hybrid:
             damping = DAMPING * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
