@@ -38,10 +38,15 @@ from rcccodec.rd.supremum import Supremum, climb_from_best, find_supremum, list_
 
 CONFIDENCE = 0.99  # one-sided
 CHOICE_FOLDS = 4  # for alpha, and whether the network helps
-START_VECTORS = 8192  # of the network's, before it is trained, for start and floor; a fold at least
-MOST_TRAINED = 8192  # vectors in a step of training, if k is more
+START_FOLDS = 4  # of the network's vectors, before it is trained: for start and floor
+MOST_TRAINED = 2048  # vectors in a step of training, if k is more
 LEAST_FOLDS, LEAST_DRAWS = 5, 32
-FLOORS = (-1.0, 0.0, 1.0, 2.0, 3.0)  # ln(k floor) that are tried, and no floor
+FLOORS = (
+    0.0,
+    1.0,
+    2.0,
+    3.0,
+)  # ln(k floor) that are tried; with less, one rare vector in a fold could rule it
 LogU = Callable[[Tensor], Tensor]
 
 
@@ -112,8 +117,8 @@ def fit_potential(
     if problem.distortion == "mse":
         starts.append(("quadratic", Quadratic(parts.start, beta)))
     k = parts.choice.shape[1]
-    first = parts.network[: k * max(1, START_VECTORS // k)].split(k)
-    floors = [-math.inf, *(f - math.log(k) for f in FLOORS)]
+    first = parts.network[: START_FOLDS * k].split(k)
+    floors = [f - math.log(k) for f in FLOORS]
     tried = []
     for name, start in starts:
         potential = Potential(
@@ -125,7 +130,6 @@ def fit_potential(
     _, floor, name, potential = max(tried, key=lambda item: item[0])
     potential.set_floor(floor)
     untrained, alpha = _quick_bound(problem, potential, parts.choice, beta)
-    potential.set_floor(max(floor, -2 - math.log(k)))  # it is a parameter: it must be finite
     tail = potential.tail
     before = {key: value.clone() for key, value in tail.state_dict().items()}
     _train(problem, potential, parts.network, beta, settings, run, name)
