@@ -66,7 +66,7 @@ MARKOV = (
 
 
 def tasks(runs: int) -> list[Task]:
-    """All slopes once, the second slopes in every run, then the others: stopped, it has some of everything."""
+    """All slopes once, the second slopes in every run, then the rest: stopped, it has some of everything."""
     middle = [
         Task(source, distortion, betas[1], "own", run)
         for run in range(runs)
