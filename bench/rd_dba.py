@@ -63,21 +63,26 @@ MARKOV = (
     ("markov:n=100,p=0.25,q=0.25", "hamming", (2.0, 4.0)),
     ("markov:n=100,p=0.25,q=0.3", "hamming", (2.0, 4.0)),
 )
-FEW = 1  # runs of what is only there for comparison
 
 
 def tasks(runs: int) -> list[Task]:
-    """Run after run, so that a bench that is stopped has every row, with fewer runs."""
-    found = []
-    for run in range(runs):
-        for source, distortion, betas in SCALARS + MARKOV:
-            found += [Task(source, distortion, beta, "own", run) for beta in betas]
-        if run == 0:
-            found.append(Task("bernoulli:p=0.5", "hamming", 2.0, "own", 0))
-        if run < FEW:
-            for source, distortion, betas in SCALARS[:3]:
-                found += [Task(source, distortion, betas[1], chains, run) for chains in ("paper", "game")]
-    return found
+    """All slopes once, the second slopes in every run, then the rest: stopped, it has some of everything."""
+    middle = [
+        Task(source, distortion, betas[1], "own", run)
+        for run in range(runs)
+        for source, distortion, betas in SCALARS + MARKOV
+    ]
+    every = [
+        Task(source, distortion, beta, "own", run)
+        for run in range(runs)
+        for source, distortion, betas in SCALARS + MARKOV
+        for beta in betas
+    ]
+    compared = [Task("bernoulli:p=0.5", "hamming", 2.0, "own", 0)]
+    for source, distortion, betas in SCALARS[:3]:
+        compared += [Task(source, distortion, betas[1], chains, 0) for chains in ("paper", "game")]
+    first = [task for task in every if task.run == 0]
+    return list(dict.fromkeys(first + compared + middle + every))
 
 
 def settings_of(task: Task) -> EnergySettings:
