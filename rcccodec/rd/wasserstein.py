@@ -9,8 +9,8 @@ With particles y_j of mass w_j, at slope beta::
 
 The mean loss over particles has the gradient grad psi / n; here it is their sum, so each particle sees its
 own. For squared error that is 2 beta times (m_j y_j - mean of what y_j serves), m_j = -psi(y_j), and the step
-is rate / (2 beta max(1, m_j)): a share of the way to that mean, whose noise later steps average out. Adam, which
-would turn that noise into steps of full size in every component, sets the step for other distortions.
+is rate / (2 beta max(1, m_j)): a share of the way to that mean, whose noise later steps average out. Adam,
+which would turn that noise into full steps of every component, sets the step for other distortions.
 """
 
 from __future__ import annotations
