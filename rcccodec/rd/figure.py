@@ -63,7 +63,11 @@ def figure_bytes(
             below.plot(*known.T, "*--", **style)
     if grid[-1] > _WIDE * grid[0]:
         above.set_xscale("log")
-    above.set(ylabel="rate, bits a source vector", ylim=(0, None))
+        above.set_xlim(grid[0] / 1.1, grid[-1] * 1.1)
+    else:
+        margin = 0.04 * (grid[-1] - grid[0])
+        above.set_xlim(grid[0] - margin, grid[-1] + margin)
+    above.set(ylabel="rate, bits a source vector", ylim=(0, _top(points, codecs, grid)))
     above.set_title(f"R(D) of {name}", loc="left", fontsize=11)
     below.set(xlabel=f"distortion a source vector ({_DISTORTIONS.get(distortion, distortion)})")
     below.set_ylabel("bits above the best upper bound")
@@ -113,12 +117,20 @@ def _draw(
 
 
 def _grid(points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> np.ndarray:
-    """Distortions to draw bounds at: from the least of any point to the largest."""
-    seen = [p.distortion for p in points if math.isfinite(p.distortion) and p.distortion > 0]
+    """Distortions to draw: from the least to the largest of bounds and codecs, else of estimates."""
+    known = [p for p in points if math.isfinite(p.distortion) and p.distortion > 0]
+    seen = [p.distortion for p in known if p.kind != "estimate"] or [p.distortion for p in known]
     seen += [d for codec in codecs for _, d in codec.points if d > 0]
     seen += [d for d, _ in bounds.corners if d > 0]
     low, high = (min(seen), max(seen)) if seen else (0.1, 1.0)
     return np.unique(np.concatenate([np.geomspace(low, high, 400), np.linspace(low, high, 400)]))
+
+
+def _top(points: Sequence[RatePoint], codecs: Sequence[Codec], grid: np.ndarray) -> float | None:
+    """A little above the highest rate in sight."""
+    pairs = [(p.distortion, p.rate_bits) for p in points] + [(d, r) for c in codecs for r, d in c.points]
+    rates = [r for d, r in pairs if grid[0] <= d <= grid[-1] and math.isfinite(r)]
+    return 1.06 * max(rates) if rates and max(rates) > 0 else None
 
 
 def _limit(axes: Any, points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> None:
