@@ -47,7 +47,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """What all curves share; ``x`` (images, 784) are test images on ``device``, ``folder`` for checkpoints."""
+    """What all curves share; ``x`` (images, 784): test images on ``device``; ``folder``: for checkpoints."""
 
     settings: AnnealingSettings
     problem: Problem
