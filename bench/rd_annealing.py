@@ -11,18 +11,18 @@ blurred images, beside the same undamaged. ``features`` (fig. 6): the deep model
 squared error of features.
 
 Lagrangians are upper bounds in expectation. ``bdmc_gap_nats`` bounds how far they are off on data that each
-model made itself, not on MNIST. Stopped and started again, the bench goes on from the checkpoints in runs/.
+model made itself, not on MNIST. Results are written after every curve (``complete`` tells whether it was the
+last); stopped and started again, the bench goes on from the checkpoints in runs/.
 """
 
 import argparse
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from metadata import RESULTS, describe_run, write_result
 from torch import nn
@@ -45,15 +45,16 @@ RUNS = Path("runs/rd_annealing")
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
 class Bench:
-    """What all curves share."""
+    """What all curves share; ``x`` (images, 784): test images on ``device``; ``folder``: for checkpoints."""
 
-    def __init__(self, args: argparse.Namespace) -> None:
-        names = ("width", "training", "chains", "images", "distributions", "leapfrog")
-        self.settings = AnnealingSettings(**{n: getattr(args, n) for n in names}, gaps=2)
-        self.seed, self.device, self.folder = args.seed, args.device, args.checkpoints
-        self.problem: Problem = load_problem("mnist", num_test=max(args.images, 100))
-        self.x = self.problem.test[: args.images].to(args.device)
+    settings: AnnealingSettings
+    problem: Problem
+    x: torch.Tensor
+    seed: int
+    device: str
+    folder: Path
 
     def run(self, name: str = "") -> Run:
         folder = self.folder / name
@@ -113,20 +114,17 @@ def linear(bench: Bench) -> Row:
     return row | {"largest_error_nats": worst, "bar_nats": BAR_NATS, "within_bar": worst <= BAR_NATS}
 
 
-def curves(bench: Bench) -> Iterator[Row]:
-    """Three families, three sizes of code, deep and shallow."""
-    for depth in DEPTHS:
-        for latents in LATENTS:
-            for model in MODELS:
-                settings = replace(bench.settings, model=model, latents=latents, depth=depth)
-                decoder, seconds = bench.decoder(settings)
-                name = f"{model}{latents}-{'deep' if depth > 1 else 'shallow'}"
-                yield bench.trace(name, GaussianPrior(latents), decoder, seconds, settings)
+def curve(bench: Bench, model: str, latents: int, depth: int) -> Row:
+    """One model as it was trained."""
+    settings = replace(bench.settings, model=model, latents=latents, depth=depth)
+    decoder, seconds = bench.decoder(settings)
+    name = f"{model}{latents}-{'deep' if depth > 1 else 'shallow'}"
+    return bench.trace(name, GaussianPrior(latents), decoder, seconds, settings)
 
 
 def damage(bench: Bench, whole: Row) -> Iterator[Row]:
     """Damaged models, each with its difference from ``whole``, the undamaged one."""
-    settings = replace(bench.settings, model="vae", latents=10, depth=3)
+    settings = replace(bench.settings, model="vae", latents=10, depth=3, gaps=1)
     decoder, seconds = bench.decoder(settings)
     shape = bench.problem.shape
     assert shape is not None
@@ -155,7 +153,7 @@ def features(bench: Bench) -> Iterator[Row]:
     """Squared error between features, for the deep models of ten latents."""
     extract, more = train_features(bench.problem, bench.run())
     for model in MODELS:
-        settings = replace(bench.settings, model=model, latents=10, depth=3)
+        settings = replace(bench.settings, model=model, latents=10, depth=3, gaps=1)
         decoder, seconds = bench.decoder(settings)
         both = nn.Sequential(decoder, extract)
         x = extract(bench.x)
@@ -206,12 +204,13 @@ def plot(result: Row, path: Path) -> None:
             draw(grid[0, 2], row, f"{'C3' if deep else 'C1'}{line}", f"{kind} GAN {size}")
     grid[0, 1].set_title("three hidden layers")
     grid[0, 2].set_title("GAN: depth and size of the code")
-    whole = next(r for r in rows if r["name"] == "vae10-deep")
+    whole = [r for r in rows if r["name"] == "vae10-deep"]
     for axes, key, title in (
         (grid[1, 0], "alpha", "prior with garbage"),
         (grid[1, 1], "sigma", "blurred decoder"),
     ):
-        draw(axes, whole, "C0o-", "VAE 10")
+        for row in whole:
+            draw(axes, row, "C0o-", "VAE 10")
         for i, row in enumerate(r for r in result["damage"] if key in r):
             draw(axes, row, f"C{i + 4}o-", f"{key} {row[key]:g}")
         axes.set_title(title)
@@ -220,7 +219,8 @@ def plot(result: Row, path: Path) -> None:
     grid[1, 2].set_title("squared error of features")
     for axes in grid.flat:
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=8)
         if axes is not grid[0, 0]:
             axes.set(xlabel="D", ylabel="R, bits an image", ylim=(0, 100))
     figure.savefig(path, dpi=110)
@@ -243,27 +243,43 @@ def main() -> None:
     )
     args = parser.parse_args()
     torch.set_num_threads(1)  # small matrices
-    began, bench = time.perf_counter(), Bench(args)
-    check = linear(bench)
-    rows = list(curves(bench))
-    whole = next(r for r in rows if r["name"] == "vae10-deep")
-    result = {
+    began, problem = time.perf_counter(), load_problem("mnist", num_test=max(args.images, 100))
+    names = ("width", "training", "chains", "images", "distributions", "leapfrog")
+    settings = AnnealingSettings(**{n: getattr(args, n) for n in names}, gaps=2)
+    x = problem.test[: args.images].to(args.device)
+    bench = Bench(settings, problem, x, args.seed, args.device, args.checkpoints)
+    result: Row = {
         "what": "rate-distortion curves of generative models by annealed importance sampling",
         "source": "mnist",
         "distortion": "summed squared error of pixels in [0, 1]; features: of scaled hidden units",
         "betas": list(BETAS),
-        "settings": asdict(bench.settings),
+        "settings": asdict(settings),
         "seed": args.seed,
-        "test_mean_squared_norm": float(np.mean(bench.x.square().sum(1).tolist())),
         "note": "Lagrangians are upper bounds in expectation; gaps certify simulated data, not these images",
-        "linear": check,
-        "curves": rows,
-        "damage": list(damage(bench, whole)),
-        "features": list(features(bench)),
+        "complete": False,
+        "linear": linear(bench),
+        "curves": [],
+        "damage": [],
+        "features": [],
     }
-    result |= describe_run(began, args.device)
-    write_result(Path(f"{args.output}.json"), result)
-    plot(result, Path(f"{args.output}.png"))
+
+    def keep(kind: str, row: Row) -> None:
+        result[kind].append(row)
+        write_result(Path(f"{args.output}.json"), result | describe_run(began, args.device))
+        plot(result, Path(f"{args.output}.png"))
+
+    for model in MODELS:
+        keep("curves", curve(bench, model, 10, 3))
+    for row in damage(bench, result["curves"][0]):
+        keep("damage", row)
+    for row in features(bench):
+        keep("features", row)
+    for depth in DEPTHS:
+        for latents in LATENTS:
+            for model in MODELS:
+                result["complete"] = (depth, latents, model) == (DEPTHS[-1], LATENTS[-1], MODELS[-1])
+                if (depth, latents) != (3, 10):
+                    keep("curves", curve(bench, model, latents, depth))
 
 
 if __name__ == "__main__":

@@ -113,8 +113,8 @@ def compare(task: Task, point: RatePoint) -> dict[str, Any]:
     row = {
         "rate_bits": rate,
         "rate_se_bits": point.rate_se_bits / symbols,
-        "distortion": d,
-        "distortion_se": point.distortion_se / symbols,
+        "mean_distortion": d,
+        "mean_distortion_se": point.distortion_se / symbols,
         "true_rate_bits": low(d),
         "excess_bits": rate - low(d),
         **{k: v / symbols for k, v in point.details.items() if k.endswith("_bits")},
@@ -198,14 +198,14 @@ def summarise(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "runs": len(group),
         }
         names = (
-            "distortion", "rate_bits", "true_rate_bits", "excess_bits", "excess_over_upper_bits",
+            "mean_distortion", "rate_bits", "true_rate_bits", "excess_bits", "excess_over_upper_bits",
             "discriminator_bits", "gap_bits", "quadrature_rate_bits", "quadrature_excess_bits",
             "generator_lagrangian_bits", "seconds",
         )  # fmt: skip
         for name in names:
             values = [r[name] for r in group if r.get(name) is not None]
             if values:
-                key = "mean_distortion" if name == "distortion" else f"{name}_mean"
+                key = name if name == "mean_distortion" else f"{name}_mean"
                 line[key] = float(np.mean(values))
                 line[key.removesuffix("_mean") + "_sd"] = (
                     float(np.std(values, ddof=1)) if values[1:] else None
@@ -281,7 +281,9 @@ def main() -> None:
             path.write_text(json.dumps(done))
         row = done["row"]
         rows.append(row)
-        print(name, {k: round(row[k], 4) for k in ("distortion", "rate_bits", "excess_bits")}, flush=True)
+        print(
+            name, {k: round(row[k], 4) for k in ("mean_distortion", "rate_bits", "excess_bits")}, flush=True
+        )
     summary = summarise(rows)
     settings = {"own": vars(SMALL), "sequences": vars(SEQUENCES), "paper": vars(PAPER), "game": vars(GAME)}
     run = describe_run(began) | {"training_and_measuring_s": sum(r["seconds"] for r in rows)}
