@@ -88,8 +88,8 @@ def test_another_energy_has_a_larger_lagrangian():
 
 def test_contrast_has_the_gradient_of_the_lagrangian():
     problem, beta = binary("markov:n=3"), 1.3
-    words = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))
-    energy, x = random_energy(problem), problem.test[:50]
+    words = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)), dtype=torch.float64)
+    energy, x = random_energy(problem).double(), problem.test[:50].double()
     log_law = -energy(words)
     log_channel = log_law - beta * problem.distance(x, words)
     lagrangian = (log_law.logsumexp(0) - log_channel.logsumexp(1)).mean()
