@@ -89,6 +89,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(f"error: {error}", error.exit_code)
     except MemoryError:
         return _fail("error: out of memory", LimitError.exit_code)
+    except RuntimeError as error:
+        if "allocate" not in str(error):  # how torch runs out of memory on a CPU
+            return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
+        return _fail("error: out of memory", LimitError.exit_code)
     except Exception as error:  # the last resort: a bug, still in one line
         return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
 

@@ -167,8 +167,9 @@ def test_no_row_vanishes_at_any_slope_or_law(dtype: torch.dtype, beta: float) ->
 def test_a_grid_of_the_line_has_the_closed_form(spec: str, distortion: str, beta: float) -> None:
     problem = load_problem(spec, distortion=distortion, num_train=4, num_test=4)
     plain = BlahutArimotoSettings(rounds=1000)
-    (point,), (ideal,) = trace_ba(problem, [beta], plain, Run()), trace_exact(problem, [beta], Run())
-    assert point.kind == "upper"
+    (point, dual), (ideal,) = trace_ba(problem, [beta], plain, Run()), trace_exact(problem, [beta], Run())
+    assert (point.kind, dual.kind) == ("upper", "lower")
+    assert ideal.lagrangian_bits - 2e-3 < dual.lagrangian_bits <= ideal.lagrangian_bits + 1e-6
     assert abs(point.lagrangian_bits - ideal.lagrangian_bits) < 2e-5
     assert point.lagrangian_bits - point.details["gap_bits"] <= ideal.lagrangian_bits + 1e-6
     assert 0 <= point.details["gap_bits"] < 2e-3
@@ -212,7 +213,11 @@ def test_grid_cells_hold_the_mass_of_the_law() -> None:
 def test_short_words_are_solved_over_all_words() -> None:
     for spec in ("bernoulli:p=0.3,m=4", "markov:n=6,p=0.3,q=0.2"):
         problem = load_problem(spec, num_train=4, num_test=4)
-        (point,), ideal = trace_ba(problem, [8.0], SMALL, Run()), next(trace_exact(problem, [8.0], Run()))
+        (point, dual), ideal = (
+            trace_ba(problem, [8.0], SMALL, Run()),
+            next(trace_exact(problem, [8.0], Run())),
+        )
+        assert dual.lagrangian_bits <= ideal.lagrangian_bits + 1e-9
         assert ideal.kind == "exact"
         assert abs(point.lagrangian_bits - ideal.lagrangian_bits) < 1e-5
         assert abs(point.rate_bits - ideal.rate_bits) < 1e-3

@@ -1,13 +1,14 @@
 """What all estimators together bound, and a codec's distance from it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcccodec.rd.envelope import envelope, gaps
+from rcccodec.rd.envelope import CONFIDENCE_ERRORS, envelope, gaps
 from rcccodec.rd.gaussian import gaussian_point_at_distortion, gaussian_point_at_slope
 from rcccodec.rd.point import RatePoint
 
@@ -24,7 +25,7 @@ def exact(beta: float) -> RatePoint:
 
 
 def test_exact_points_enclose_the_curve_from_both_sides():
-    bounds = envelope([exact(beta) for beta in np.geomspace(0.2, 20, 12)], zero_rate_distortion=5.0)
+    bounds = envelope([exact(beta) for beta in np.geomspace(0.2, 20, 12)], zero_rate=(5.0, 0.0))
     d = np.linspace(0.06, 4.9, 50)
     curve = np.array([gaussian_point_at_distortion([4.0, 1.0], x).rate_bits for x in d])
     assert (bounds.upper(d) >= curve - 1e-9).all()
@@ -58,17 +59,30 @@ def test_bounds_do_not_reach_where_nothing_is_known():
 
 def test_estimates_bound_nothing_and_lower_lines_need_no_point():
     line = RatePoint("x", "lower", 1.0, math.nan, math.nan, 4.0)
-    bounds = envelope([point("estimate", 0.5, 0.1), line, point("upper", 1.0, 5.0)], 3.0)
+    bounds = envelope([point("estimate", 0.5, 0.1), line, point("upper", 1.0, 5.0)], (3.0, 0.0))
     assert bounds.corners == ((1.0, 5.0), (3.0, 0.0))
     assert bounds.lower(np.array([1.0, 4.0])).tolist() == [pytest.approx(4 - 1 / LN2), 0.0]
 
 
 def test_gaps_are_differences_at_the_codecs_own_distortion():
     line = RatePoint("x", "lower", 1.0, math.nan, math.nan, 4.0)
-    bounds = envelope([point("upper", 1.0, 5.0), line], 3.0)
+    bounds = envelope([point("upper", 1.0, 5.0), line], (3.0, 0.0))
     far, near = gaps([(7.0, 1.0), (3.5, 2.0)], bounds)[::-1]
     assert (far.above_upper_bits, far.above_lower_bits) == (2.0, pytest.approx(3 + 1 / LN2))
     assert near.above_upper_bits == pytest.approx(1.0)
     (outside,) = gaps([(9.0, 0.5)], bounds)
     assert outside.above_upper_bits is None
     assert outside.above_lower_bits is not None
+
+
+def test_an_allowance_for_errors_keeps_lucky_points_above_the_curve():
+    rng = np.random.default_rng(0)
+    d = 0.5
+    curve = gaussian_point_at_distortion([4.0, 1.0], d).rate_bits
+    lucky = [
+        replace(point("upper", d, curve + 0.1 * noise), lagrangian_se_bits=0.1)
+        for noise in rng.standard_normal(20)
+    ]
+    assert envelope(lucky).upper(np.array([d]))[0] < curve  # control: as measured, the best of many is below
+    assert envelope(lucky, errors=CONFIDENCE_ERRORS).upper(np.array([d]))[0] > curve
+    assert envelope([], (3.0, 0.1), errors=2.0).corners == ((3.2, 0.0),)

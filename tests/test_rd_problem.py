@@ -84,6 +84,15 @@ def test_binary_laws_have_hamming_distortion_and_their_alphabet():
     torch.testing.assert_close(l1.distance(l1.test, l1.train), counted.float())
 
 
+def test_zeros_and_ones_of_any_source_may_have_hamming_distortion(tmp_path):
+    rows = np.random.default_rng(0).integers(0, 2, (40, 5)).astype(bool)
+    np.save(tmp_path / "bits.npy", rows)
+    problem = load_problem(str(tmp_path / "bits.npy"), distortion="hamming")
+    assert problem.alphabet is not None
+    counted = (problem.test[:, None] != problem.train).sum(2)
+    torch.testing.assert_close(problem.distance(problem.test, problem.train), counted.float())
+
+
 @pytest.mark.parametrize("distortion", ["ssim", "lp:0.5", "", "hamming"])
 def test_distortions_that_do_not_fit_are_input_errors(distortion):
     with pytest.raises(InputError, match=r"hamming|expected"):
@@ -129,9 +138,25 @@ def test_the_best_constant_is_the_mean_or_the_median():
     squared = load_problem("laplacian:m=2", num_train=2000, num_test=500)
     mean = squared.train.mean(0)
     expected = (squared.test - mean).square().sum(1).mean()
-    assert zero_rate_distortion(squared) <= float(expected) + 1e-4
-    binary = load_problem("bernoulli:p=0.3,m=2", num_train=500, num_test=100)
-    assert zero_rate_distortion(binary) == pytest.approx(float(binary.test.sum(1).mean()))
+    sample, error = zero_rate_distortion(replace(squared, law=None))
+    assert sample <= float(expected) + 1e-4
+    assert abs(sample - zero_rate_distortion(squared)[0]) < 5 * error
+    binary = replace(load_problem("bernoulli:p=0.3,m=2", num_train=500, num_test=100), law=None)
+    assert zero_rate_distortion(binary)[0] == pytest.approx(float(binary.test.sum(1).mean()))
+
+
+@pytest.mark.parametrize(
+    ("spec", "distortion", "expected"),
+    [("gaussian:m=2,variance=1,decay=0", "mse", 2.0), ("laplacian:m=3,b=2", "l1", 6.0),
+     ("laplacian:m=3,b=2", "mse", 24.0), ("sphere:m=5", "mse", 1.5), ("bernoulli:p=0.3,m=2", "hamming", 0.6),
+     ("markov:n=10,p=0.3,q=0.1", "hamming", 2.5), ("markov:n=10,p=0.1", "hamming", 5.0)],
+)  # fmt: skip
+def test_the_distortion_of_laws_at_rate_zero_is_known(spec, distortion, expected):
+    problem = load_problem(spec, distortion=distortion, num_train=4000, num_test=4000)
+    known, error = zero_rate_distortion(problem)
+    assert (known, error) == (pytest.approx(expected), 0.0)
+    sample, spread = zero_rate_distortion(replace(problem, law=None))
+    assert abs(sample - known) < 5 * spread
 
 
 # --- records ------------------------------------------------------------------------------------------------

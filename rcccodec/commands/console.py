@@ -136,12 +136,17 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def is_terminal() -> bool:
+    """Whether standard error can show a bar."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
 @contextmanager
 def progress_bar(
     what: str, quiet: bool, unit: str = "candidates"
 ) -> Iterator[Callable[[int, int], None] | None]:
     """A bar on standard error, told (done, total); none if that is no terminal or nobody wants it."""
-    if quiet or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if quiet or not is_terminal():
         yield None
         return
     from tqdm import tqdm
@@ -165,7 +170,7 @@ def training_progress(
     """
     if quiet:
         yield (lambda _stage, _progress: None), (lambda _line: None)
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+    elif is_terminal():
         with _training_bar() as functions:
             yield functions
     else:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ import click
 
 from rcccodec.atomic import check_target, output_error, write_bytes
 from rcccodec.commands import console
-from rcccodec.errors import InputError
+from rcccodec.errors import InputError, LimitError
 from rcccodec.rd.settings import Settings, describe, with_setting
 from rcccodec.rd.slopes import parse_slopes
 
@@ -28,6 +28,17 @@ if TYPE_CHECKING:
 PLOT_ENDINGS = (".png", ".svg")
 DEFAULT_METHODS = "exact,ba,nerd,wgd,sandwich"
 DEFAULT_SLOPES = "0.1:10:log8"
+FLAT, STEEP = 1.0, 1000.0  # slope times the distortion at rate 0, nats: a source shows itself between
+MAX_STEEP = 1e5  # of the same product: distances are float32
+_CLOSE_BITS = 1e-3
+LAWS = (
+    "gaussian:m=20,decay=0.5,variance=4   component k has variance * exp(-decay k); decay=0: i.i.d.",
+    "laplacian:m=1,b=1                    density exp(-|x| / b) / (2 b) in every component",
+    "sphere:m=2,noise=0.1                 uniform on the unit sphere, plus noise of that variance",
+    "sawbridge:n=1024                     a ramp with one drop at a uniform place",
+    "bernoulli:m=1,p=0.5                  independent bits, P(1) = p",
+    "markov:n=100,p=0.25,q=0.25           bits, P(0 -> 1) = q, P(1 -> 0) = p; one alone: symmetric",
+)
 
 
 def _output(context: click.Context, option: click.Parameter, name: str | None) -> Path | None:
@@ -37,6 +48,9 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
 @click.command(
     epilog="\b\nSettings and their defaults (--set METHOD.NAME=VALUE):\n"
     + "\n".join(f"  {line}" for line in describe())
+    + "\nnerd and sandwich start from a beta-VAE (vae.steps, vae.width); rdgen has the settings of dba.\n"
+    + "\n\b\nLaws and their defaults:\n"
+    + "\n".join(f"  {line}" for line in LAWS)
     + "\n\n"
     + console.examples(
         "rcc rd gaussian:m=20,decay=0.5 --method exact,nerd,wgd,sandwich --plot gauss.png",
@@ -69,12 +83,14 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
 @click.option(
     "--distortion",
     metavar="D",
-    help="mse (summed squared error), l1, lp:P (squared norm), hamming. Default: mse; hamming if binary.",
+    help="mse (summed squared error), l1, lp:P (squared norm), hamming. Default: mse; hamming for "
+    "bernoulli: and markov:.",
 )
 @click.option("--train", "num_train", type=click.IntRange(min=2), help="Source vectors to learn from.")
 @click.option("--test", "num_test", type=click.IntRange(min=2), help="Held-out ones. Default: at most 1000.")
 @click.option("--set", "changes", multiple=True, metavar="METHOD.NAME=VALUE", help="A setting; repeatable.")
 @click.option("--codec", "codec_names", multiple=True, metavar="FILE.json", help="Of rcc bench; repeatable.")
+@click.option("--at", multiple=True, type=float, metavar="D", help="Print the bounds on R(D); repeatable.")
 @click.option("--json", "json_path", metavar="OUT", callback=_output, help="Results; a later run goes on.")
 @click.option("--plot", "plot_path", metavar="OUT", callback=_output, help="Figure, .svg or .png.")
 @click.option("--fresh", is_flag=True, help="Start over instead of going on from --json OUT.")
@@ -91,6 +107,7 @@ def rd(
     num_test: int | None,
     changes: tuple[str, ...],
     codec_names: tuple[str, ...],
+    at: tuple[float, ...],
     json_path: Path | None,
     plot_path: Path | None,
     fresh: bool,
@@ -103,25 +120,34 @@ def rd(
 
     Upper bounds, lower bounds and exact values come out in bits a source vector (an image, a sequence), each
     measured on held-out vectors. "upper" and "exact" points are on or above the curve, "lower" lines below;
-    an "estimate" promises neither. A rate marked saturated has too few samples to be trusted.
+    an "estimate" promises neither. A point marked saturated is limited by its number of samples: an upper
+    bound stays one but is loose, an estimate means little.
 
     With --json, every point is written when it is there; the same command goes on where it was stopped, and
     other methods or slopes add to the file.
     """
     if plot_path and plot_path.suffix.lower() not in PLOT_ENDINGS:
         raise click.UsageError(f"--plot {plot_path}: the name must end in {' or '.join(PLOT_ENDINGS)}")
+    if json_path and json_path == plot_path:
+        raise click.UsageError("--json and --plot name the same file")
     for path in filter(None, (json_path, plot_path)):
         check_target(path)
-    slopes = parse_slopes(slopes_text)
     settings = Settings()
-    for change in changes:
-        settings = with_setting(settings, change)
+    try:
+        slopes = parse_slopes(slopes_text)
+        for change in changes:
+            settings = with_setting(settings, change)
+    except InputError as error:
+        raise click.UsageError(str(error)) from error
+    if not all(0 <= d < math.inf for d in at):
+        raise click.UsageError("--at: a distortion must be finite and not negative")
 
     from rcccodec.comparison.figure import require_matplotlib
     from rcccodec.comparison.provenance import describe_run
     from rcccodec.rd import results
-    from rcccodec.rd.envelope import envelope
+    from rcccodec.rd.envelope import CONFIDENCE_ERRORS, envelope
     from rcccodec.rd.estimate import METHODS
+    from rcccodec.rd.exact import closed_curve
     from rcccodec.rd.problem import load_problem, zero_rate_distortion
 
     names = list(METHODS) if methods_text == "all" else [n.strip() for n in methods_text.split(",")]
@@ -131,6 +157,8 @@ def rd(
     if plot_path:
         require_matplotlib()
     codecs = [results.read_codec(Path(name)) for name in codec_names]
+    for codec in codecs:
+        results.check_codec(codec, source)
     problem = load_problem(
         source,
         distortion=distortion,
@@ -148,18 +176,29 @@ def rd(
         "train": len(problem.train),
         "test": len(problem.test),
         "dim": problem.dim,
+        "data": problem.digest,
     }
     methods = results.read_results(json_path, request) if json_path and not fresh else {}
-    constant = zero_rate_distortion(problem)
+    constant, constant_se = zero_rate_distortion(problem)
+    if slopes[-1] * constant > MAX_STEEP:
+        raise LimitError(
+            f"slope {slopes[-1]:g}: too steep for single precision; at most {MAX_STEEP / constant:.3g} here"
+        )
+    closed = closed_curve(problem, slopes[0] / 8, slopes[-1] * 8) if "exact" in names else []
     began = time.perf_counter()
+
+    def bounds_now(errors: float) -> Envelope:
+        curve = closed if "exact" in methods else []
+        return envelope([*results.all_points(methods), *curve], (constant, constant_se), errors=errors)
 
     def keep() -> None:
         if json_path:
-            bounds = envelope(results.all_points(methods), constant)
+            bounds, measured = bounds_now(CONFIDENCE_ERRORS), bounds_now(0)
             more = {
                 "zero_rate_distortion": constant,
+                "zero_rate_distortion_se": constant_se,
                 "envelope": results.envelope_json(bounds),
-                "codecs": _codec_gaps(codecs, bounds),
+                "codecs": _codec_gaps(codecs, measured),
                 **describe_run(began, device_name),
             }
             results.write_results(json_path, request, methods, more)
@@ -171,23 +210,35 @@ def rd(
     device_name = console.resolve_device(device)
     say(
         f"{source}: {len(problem.train)} vectors of {problem.dim} values to learn from, {len(problem.test)} "
-        f"held out; distortion {problem.distortion}, {constant:.4g} at rate 0"
+        f"held out; {problem.distortion} at rate 0 is {constant:.4g}{_error(constant_se or math.nan)}"
     )
+    if problem.law:
+        law = ", ".join(f"{key} {value:g}" for key, value in problem.law[1].items())
+        say(f"law: {problem.law[0]}, {law}")
+    if slopes[0] * constant > STEEP or slopes[-1] * constant < FLAT:
+        low, high = (float(f"{x / constant:.1g}") for x in (FLAT, STEEP)) if constant else (1, 1)
+        console.remark(f"note: slopes that show this source are about --beta {low:g}:{high:g}:log8", quiet)
     with _checkpoints(json_path, fresh) as folder:
         asked = (problem, slopes, settings, methods, keep, say, quiet, seed, device_name, folder)
         fitted = [name for name in names if _estimate(name, *asked)]
     if not fitted:
         raise InputError(f"{source}: none of the methods {', '.join(names)} fits it")
     keep()
-    bounds = envelope(results.all_points(methods), constant)
-    for line in (*_bound_lines(bounds), *_gap_lines(codecs, bounds)):
+    bounds, measured = bounds_now(CONFIDENCE_ERRORS), bounds_now(0)
+    say("+- is one standard error over the held-out vectors, which all methods share: differences are surer.")
+    for line in (
+        *_bound_lines(bounds, at, "exact" in methods and bool(closed)),
+        *_gap_lines(codecs, measured),
+    ):
         say(line)
     if plot_path:
         from rcccodec.rd.figure import figure_bytes
 
         points = results.all_points(methods)
         kind = plot_path.suffix.lower()[1:]
-        write_bytes(plot_path, figure_bytes(source, problem.distortion, points, bounds, codecs, kind))
+        write_bytes(
+            plot_path, figure_bytes(source, problem.distortion, points, (bounds, measured), codecs, kind)
+        )
     for path in filter(None, (json_path, plot_path)):
         say(f"written: {path}")
 
@@ -216,7 +267,8 @@ def _estimate(
     result = methods.get(name, MethodResult(wanted))
     if result.settings != wanted:
         raise OutputError(
-            f"--json holds points of {name} with other settings; name another file, or take --fresh"
+            f"--json holds points of {name} with other settings ({_differences(result.settings, wanted)}); "
+            "name another file, or take --fresh"
         )
     left = [beta for beta in slopes if beta not in result.betas]
     for point in sorted(result.points, key=lambda p: p.beta):
@@ -225,14 +277,14 @@ def _estimate(
     for some in [left] if name in WHOLE_CURVE and left else [[beta] for beta in left]:
         began = time.perf_counter()
         with _progress(quiet) as progress:
-            run = Run(seed=seed, device=device, folder=folder, progress=progress)
+            run = Run(seed=seed, data=problem.digest, device=device, folder=folder, progress=progress)
             try:
                 points = []
                 for point in trace(name, problem, some, settings, run):
                     points.append(point)
                     say(_point_line(point))
             except InputError as error:
-                console.remark(f"{name} is left out: {error}", quiet)
+                console.remark(f"{name} is left out: {str(error).removeprefix(f'{name}: ')}", quiet)
                 return False
         result.points += points
         result.betas += some
@@ -251,31 +303,54 @@ def _checkpoints(json_path: Path | None, fresh: bool) -> Iterator[Path]:
         return
     folder = json_path.with_name(f"{json_path.name}.checkpoints")
     if fresh:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove_checkpoints(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        yield folder
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()  # if nothing was saved yet
+        raise
+    _remove_checkpoints(folder)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    """What this command saved; a foreign file keeps the folder."""
+    for path in folder.glob("*.safetensors"):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """A bar on a terminal, told (what, done, total); a line a minute elsewhere."""
-    with console.progress_bar("", quiet, unit="steps") as tell:
+    if quiet:
+        yield lambda _what, _done, _total: None
+    elif console.is_terminal():
+        from tqdm import tqdm
+
+        with tqdm(leave=False, file=sys.stderr) as bar:
+
+            def tell(what: str, done: int, total: int) -> None:
+                bar.total = total
+                bar.set_description_str(what, refresh=False)
+                bar.update(done - bar.n)
+
+            yield tell
+    else:
         last_s = time.monotonic()
 
-        def lines(what: str, done: int, total: int) -> None:
+        def say_line(what: str, done: int, total: int) -> None:
             nonlocal last_s
-            if not quiet and time.monotonic() - last_s > 60:
+            if time.monotonic() - last_s > 60:
                 last_s = time.monotonic()
                 console.remark(f"{what} {done}/{total}", quiet)
 
-        if tell is None:
-            yield lines
-        else:
-            yield lambda _what, done, total: tell(done, total)
+        yield say_line
 
 
 def _point_line(point: RatePoint) -> str:
@@ -294,17 +369,23 @@ def _error(value: float) -> str:
     return f" +-{value:.2g}" if math.isfinite(value) else ""
 
 
-def _bound_lines(bounds: Envelope) -> list[str]:
-    """At each corner of the upper hull, what the lower bound says."""
+def _bound_lines(bounds: Envelope, at: Sequence[float], closed: bool) -> list[str]:
+    """What the bounds say at the distortions asked for, else at the corners of the upper hull."""
     import numpy as np
 
-    lines = []
-    for d, upper in bounds.corners:
-        lower = float(bounds.lower(np.array([d]))[0])
-        if math.isnan(lower):
-            lines.append(f"R({d:.4g}) <= {upper:.3f} bits")
-        else:
-            lines.append(f"{lower:.3f} <= R({d:.4g}) <= {upper:.3f} bits")
+    places = list(at)
+    if not places and not closed:  # a closed form's curve has hundreds of corners
+        last = None
+        for d, rate in bounds.corners:
+            if last is None or d > 1.001 * last[0] or last[1] - rate > _CLOSE_BITS:
+                places.append(d)
+                last = (d, rate)
+    lines = ["all methods together, each bound a 99 % limit:"] if places else []
+    for d in places:
+        upper, lower = (float(bound(np.array([d]))[0]) for bound in (bounds.upper, bounds.lower))
+        below = "" if math.isnan(lower) else f"{lower:.3f} <= "
+        above = "" if math.isnan(upper) else f" <= {upper:.3f}"
+        lines.append(f"  {below}R({d:.4g}){above} bits" if below or above else f"  R({d:.4g}): no bound")
     return lines
 
 
@@ -315,13 +396,23 @@ def _gap_lines(codecs: Sequence[Codec], bounds: Envelope) -> list[str]:
     for codec in codecs:
         for gap in gaps(codec.points, bounds):
             words = [
-                f"{away:+.2f} from the best {side} bound"
+                f"{abs(away):.2f} {'above' if away >= 0 else 'below'} the best {side} bound"
                 for side, away in (("upper", gap.above_upper_bits), ("lower", gap.above_lower_bits))
                 if away is not None
             ]
-            said = ", ".join(words) or "no bound there"
+            said = ", ".join(words) or "outside the distortions of the bounds; add slopes"
             lines.append(f"{codec.name}: {gap.rate_bits:.2f} bits at {gap.distortion:.4g}: {said}")
     return lines
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """``vae.steps 3000, not 200``, for what differs between two groups of settings."""
+    return ", ".join(
+        f"{group}.{key} {old.get(group, {}).get(key)}, not {value}"
+        for group, values in new.items()
+        for key, value in values.items()
+        if old.get(group, {}).get(key) != value
+    )
 
 
 def _codec_gaps(codecs: Sequence[Codec], bounds: Envelope) -> dict[str, Any]:

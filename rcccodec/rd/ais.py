@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ def trace_ais(
     Args:
         betas: slopes in nats per unit of distortion; all of them share one run.
         settings: ``model`` is vae, gan or aae; ``distance`` is problem or features. With ``features`` the
-            distortion, hence the curve, is another one: squared error between features of `deep_features`.
+            distortion, hence the curve, is another one: squared error between features of `deep_features`;
+            its points say nothing of R(D) here and have kind "estimate".
 
     Yields:
         Points of kind "upper": the Lagrangian, and the pair (D, R), lie above the curve in expectation; R
@@ -64,7 +66,8 @@ def trace_ais(
         decoder, seconds = nn.Sequential(trained, features), seconds + more
         x, distortion, method = features(x), "mse", f"{method}-features"
     prior = GaussianPrior(settings.latents)
-    yield from trace_decoder(method, prior, decoder, x, distortion, betas, settings, run, seconds)
+    for point in trace_decoder(method, prior, decoder, x, distortion, betas, settings, run, seconds):
+        yield replace(point, kind="estimate") if settings.distance == "features" else point
 
 
 def trace_decoder(

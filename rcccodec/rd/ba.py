@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rcccodec.errors import LimitError
 from rcccodec.rd.blahut_arimoto import BlahutArimoto, State, blahut_arimoto, evaluate_law
 from rcccodec.rd.discretise import LineLaw, line_law, line_lower_bits, make_grid
 from rcccodec.rd.kernel import HammingKernel, Kernel, MatrixKernel
@@ -19,6 +20,7 @@ from rcccodec.rd.problem import Problem
 from rcccodec.rd.run import CHECKPOINT_EVERY_S, Run
 from rcccodec.rd.settings import BlahutArimotoSettings
 
+LEAST_GRID = 201
 MAX_WORD = 14  # bits of a source vector of which all words are taken
 
 
@@ -28,9 +30,12 @@ def trace_ba(
     """The curve of a problem, slope by slope, by the best law on finitely many reproductions.
 
     Binary vectors of at most 14 symbols and known law: all words against all. A known law of one component:
-    a grid (see `rcccodec.rd.discretise`). Both give one point a slope, ``upper`` without data: its Lagrangian
-    is at most ``details["gap_bits"]`` above the least there is. Anything else: training samples as source and
-    reproductions, two points a slope:
+    a grid (see `rcccodec.rd.discretise`). Both give two points a slope, without data:
+
+        ba        upper     the law found; its Lagrangian is at most ``details["gap_bits"]`` above the least
+        ba-dual   lower     the Lagrangian less that gap
+
+    Anything else: training samples as source and reproductions, two points a slope:
 
         ba-train  estimate  R(D) of the empirical distribution: at most log2 n bits, flattered
         ba        upper     test vectors under the law found; saturated as R nears log2 n
@@ -40,18 +45,29 @@ def trace_ba(
         run: with a folder a long solution goes on where it was left.
 
     Raises:
-        ModelError: a checkpoint is damaged. OutputError: one cannot be written.
+        LimitError: a grid too coarse. ModelError: a checkpoint is damaged. OutputError: it cannot be
+        written.
     """
     law = line_law(*problem.law) if problem.law and problem.alphabet is None else None
+    if law and settings.grid < LEAST_GRID:
+        raise LimitError(
+            f"ba.grid={settings.grid}: at least {LEAST_GRID} points, or the law is not that grid's"
+        )
     masses = _word_masses(problem)
     samples = None if law or masses is not None else _samples(problem, settings, run)
     for beta in betas:
         if masses is not None:
-            yield _of_words(problem, masses, beta, settings, run)
+            yield from _with_certificate(_of_words(problem, masses, beta, settings, run))
         elif law:
-            yield _of_line(problem, law, beta, settings, run)
+            yield from _with_certificate(_of_line(problem, law, beta, settings, run))
         elif samples is not None:
             yield from _of_samples(problem, samples, beta, settings, run)
+
+
+def _with_certificate(found: RatePoint) -> Iterator[RatePoint]:
+    yield found
+    lower = found.lagrangian_bits - found.details["gap_bits"]
+    yield RatePoint("ba-dual", "lower", found.beta, math.nan, math.nan, lower)
 
 
 def _of_words(

@@ -21,7 +21,7 @@ from torch.nn import functional
 from rcccodec.distortion import LP_FLOOR
 from rcccodec.errors import InputError
 from rcccodec.rd.point import RatePoint, upper_point
-from rcccodec.rd.problem import Problem
+from rcccodec.rd.problem import Problem, check_dim
 from rcccodec.rd.run import Run, fit
 from rcccodec.rd.settings import BetaVaeSettings
 
@@ -170,6 +170,7 @@ def train_beta_vae(problem: Problem, beta: float, settings: BetaVaeSettings, run
 
 def fit_beta_vae(problem: Problem, beta: float, settings: BetaVaeSettings, run: Run) -> tuple[BetaVae, float]:
     """`train_beta_vae`, and the seconds it took, those before a stop included."""
+    check_dim(problem, "beta-VAE")
     paired = paired_distortion(problem)
     name = f"beta-vae-{beta:g}"
     vae = untrained(problem, beta, settings, run).to(run.device)

@@ -87,6 +87,8 @@ def split_vectors(problem: Problem, settings: SandwichSettings, run: Run) -> Hel
     pool = pool[torch.randperm(len(pool), generator=run.generator("sandwich", "folds"))[:wanted]]
     choice, folds = pool.reshape(-1, k, problem.dim).split([CHOICE_FOLDS, count])
     rest = problem.train[order[taken:]]
+    if len(rest) < 2 * LEAST_DRAWS:
+        raise InputError(f"sandwich: {len(rest)} vectors of train are too few to fit u to")
     fitted = min(SOURCE, len(rest) // 2)
     return HeldOut(rest[:fitted], rest[fitted:], choice, folds, taken)
 

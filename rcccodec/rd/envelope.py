@@ -3,7 +3,8 @@
     upper(D)   lower convex hull of the upper and exact points: R(D) is convex, so chords lie above it
     lower(D)   max of 0 and of the lines lagrangian - beta D / ln 2 of lower and exact points
 
-Upper points count as they are measured; a lower line of the dual bound is its confidence limit already.
+A lower line of the dual bound is a 99 % limit already; `errors` makes limits of upper points too. Each limit
+is one of a single point: the best of many holds a little less surely.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from rcccodec.rd.point import RatePoint
 
+CONFIDENCE_ERRORS = 2.326  # of a normal law: one-sided 99 %
 _SAME = 1e-6  # points closer than this, relatively in distortion and in bits, are one corner
 
 
@@ -58,36 +60,46 @@ class Gap:
 
     @property
     def above_upper_bits(self) -> float | None:
-        """What a better code is known to save."""
+        """Over the best upper bound, as far as it was measured."""
         return None if self.upper_bits is None else self.rate_bits - self.upper_bits
 
     @property
     def above_lower_bits(self) -> float | None:
-        """What no code can save more than."""
+        """No code saves more."""
         return None if self.lower_bits is None else self.rate_bits - self.lower_bits
 
 
-def envelope(points: Sequence[RatePoint], zero_rate_distortion: float | None = None) -> Envelope:
+def envelope(
+    points: Sequence[RatePoint], zero_rate: tuple[float, float] | None = None, *, errors: float = 0.0
+) -> Envelope:
     """The bounds of these points.
 
     Args:
-        zero_rate_distortion: what the best constant costs, an upper point at rate 0.
+        zero_rate: distortion of the best constant and its standard error, an upper point at rate 0.
+        errors: how many standard errors of their Lagrangian upper points are raised by. 0 takes them as they
+            are measured, and the hull the luckiest; `CONFIDENCE_ERRORS` makes each a 99 % limit.
 
     Invariants: no upper point lies below ``upper``; ``upper`` is convex and falls.
     """
     above = [
-        (p.distortion, max(0.0, p.rate_bits))
+        (p.distortion, max(0.0, p.rate_bits) + errors * _error(p))
         for p in points
         if p.kind in ("upper", "exact") and math.isfinite(p.distortion) and math.isfinite(p.rate_bits)
     ]
-    if zero_rate_distortion is not None:
-        above.append((zero_rate_distortion, 0.0))
+    if zero_rate is not None:
+        above.append((zero_rate[0] + errors * zero_rate[1], 0.0))
     lines = tuple(
         (p.lagrangian_bits, p.beta)
         for p in points
         if p.kind in ("lower", "exact") and math.isfinite(p.lagrangian_bits)
     )
     return Envelope(tuple(_lower_hull(above)), lines)
+
+
+def _error(point: RatePoint) -> float:
+    """Of the Lagrangian, over data and over samples, bits."""
+    parts = (point.lagrangian_se_bits, point.lagrangian_se_samples_bits)
+    return math.hypot(*(part for part in parts if math.isfinite(part)))
 
 
 def gaps(codec: Sequence[tuple[float, float]], bounds: Envelope) -> list[Gap]:

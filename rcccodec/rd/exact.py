@@ -37,21 +37,22 @@ def trace_exact(problem: Problem, betas: Sequence[float], run: Run) -> Iterator[
         sphere, mse               exact from beta = 1 / (2 noise) up, else ``lower``
         these laws otherwise      ``lower``: Shannon's bound, squared and absolute errors and l^p norms
 
-    Rates and distortions are of a whole vector. A ``lower`` line of Shannon's touches his bound at
+    Bounds are called ``blocks`` (Markov) and ``shannon``. Rates and distortions are of a whole vector. A
+    ``lower`` line of Shannon's touches his bound at
     (``distortion``, ``rate_bits``), NaN where that rate is negative; NaN for other lines.
 
     Raises:
         InputError: none of these.
     """
     if problem.law is None:
-        raise InputError(f"exact: no closed form for {problem.name}, whose law is not known")
+        raise InputError(f"no closed form for {problem.name}, whose law is not known")
     name, parameters = problem.law
     dim, measure = problem.dim, problem.distortion
     entropy_nats = None
     if name in ("gaussian", "laplacian", "sphere") and measure != "hamming":
         entropy_nats = _entropy_nats(name, parameters, dim)
     elif name not in ("bernoulli", "markov") or measure not in ("hamming", "l1"):
-        raise InputError(f"exact: no closed form for {problem.name} under {measure}")
+        raise InputError(f"no closed form for {problem.name} under {measure}")
     for beta in betas:
         began = time.perf_counter()
         if entropy_nats is None:
@@ -63,6 +64,17 @@ def trace_exact(problem: Problem, betas: Sequence[float], run: Run) -> Iterator[
         yield from (replace(point, seconds=seconds / len(found)) for point in found)
 
 
+def closed_curve(problem: Problem, low: float, high: float, count: int = 200) -> list[RatePoint]:
+    """Points of the curve at slopes from ``low`` to ``high`` where there is a formula; else none."""
+    if problem.law is None or problem.law[0] == "markov":
+        return []
+    betas = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    try:
+        return [point for point in trace_exact(problem, betas, Run()) if point.kind == "exact"]
+    except InputError:
+        return []
+
+
 def _of_bits(name: str, parameters: dict[str, float], dim: int, beta: float) -> list[RatePoint]:
     if name == "bernoulli":
         bits = bernoulli_point_at_slope(parameters["p"], beta, dim)
@@ -71,8 +83,8 @@ def _of_bits(name: str, parameters: dict[str, float], dim: int, beta: float) -> 
     if bounds.exact:
         return [_point("exact", beta, bounds.rate_bits, bounds.distortion)]
     return [
-        RatePoint("exact", "lower", beta, math.nan, math.nan, bounds.lower_lagrangian_bits),
-        _point("upper", beta, bounds.rate_bits, bounds.distortion),
+        RatePoint("blocks", "lower", beta, math.nan, math.nan, bounds.lower_lagrangian_bits),
+        replace(_point("upper", beta, bounds.rate_bits, bounds.distortion), method="blocks"),
     ]
 
 
@@ -93,7 +105,7 @@ def _of_numbers(
     if name == "sphere" and squared and 2 * beta * parameters["noise"] >= 1:
         return _point("exact", beta, rate, d)
     rate, d = (rate, d) if rate >= 0 else (math.nan, math.nan)
-    return RatePoint("exact", "lower", beta, rate, d, max(0.0, lagrangian / _LN2))
+    return RatePoint("shannon", "lower", beta, rate, d, max(0.0, lagrangian / _LN2))
 
 
 def _entropy_nats(name: str, parameters: dict[str, float], dim: int) -> float:

@@ -26,27 +26,33 @@ def figure_bytes(
     name: str,
     distortion: str,
     points: Sequence[RatePoint],
-    bounds: Envelope,
+    envelopes: tuple[Envelope, Envelope],
     codecs: Sequence[Codec],
     kind: str,
 ) -> bytes:
-    """The figure as a file of ``kind``, "png" or "svg"."""
+    """The figure as a file of ``kind``, "png" or "svg".
+
+    Args:
+        envelopes: with an allowance for errors, which is shaded; as measured, which differences are from.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    shaded, bounds = envelopes
     figure = Figure(figsize=(10, 9), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, height_ratios=(6, 3), sharex=True)
     grid = _grid(points, bounds, codecs)
-    upper, lower = bounds.upper(grid), bounds.lower(grid)
-    base = np.where(np.isnan(upper), np.nan, upper)
-    if bounds.lines:
-        ceiling = np.where(np.isnan(upper), lower, upper)
-        above.fill_between(grid, lower, ceiling, color=_SHADE, linewidth=0, label="between the bounds")
-        below.fill_between(grid, lower - base, 0, color=_SHADE, linewidth=0)
+    base, upper, lower = bounds.upper(grid), shaded.upper(grid), shaded.lower(grid)
+    if shaded.lines:
+        label = "between the bounds, 99 % limits"
+        above.fill_between(grid, lower, upper, color=_SHADE, linewidth=0, label=label)
+        below.fill_between(grid, lower - base, upper - base, color=_SHADE, linewidth=0)
         above.plot(grid, lower, color="0.5", linewidth=1)
         below.plot(grid, lower - base, color="0.5", linewidth=1)
     below.axhline(0, color="0.5", linewidth=1)
+    if shaded.corners:
+        above.plot(grid, upper, color="0.5", linewidth=1)
     groups = list(dict.fromkeys((p.method, p.kind) for p in points))
     for number, (method, sort) in enumerate(groups):
         colour, mark = _COLOURS[number % len(_COLOURS)], _MARKS[number % len(_MARKS)]
@@ -70,11 +76,14 @@ def figure_bytes(
     above.set(ylabel="rate, bits a source vector", ylim=(0, _top(points, codecs, grid)))
     above.set_title(f"R(D) of {name}", loc="left", fontsize=11)
     below.set(xlabel=f"distortion a source vector ({_DISTORTIONS.get(distortion, distortion)})")
-    below.set_ylabel("bits above the best upper bound")
+    below.set_ylabel("bits above the best upper bound\n(bars: two standard errors)")
     _limit(below, points, bounds, codecs)
     for axes in (above, below):
         axes.grid(alpha=0.2)
         axes.spines[["top", "right"]].set_visible(False)
+    if any(p.saturated for p in points):
+        hollow = {"color": "0.4", "markerfacecolor": "white", "markersize": 5}
+        above.plot([], [], linestyle="", marker="o", label="hollow: saturated", **hollow)
     above.legend(frameon=False, fontsize=9, loc="upper right")
     buffer = io.BytesIO()
     metadata = {"Date": None, "Creator": None} if kind == "svg" else {}
@@ -95,25 +104,34 @@ def _draw(
     colour: str,
     mark: str,
 ) -> None:
-    """A method's points with their errors; lower lines as the highest of them."""
+    """A method's points with two standard errors and the chords between them; lower lines as the highest."""
     kind = mine[0].kind
+    words = "" if kind == "exact" else f" ({kind}{' bound' if kind in ('upper', 'lower') else ''})"
     flat = [p for p in mine if math.isfinite(p.distortion) and math.isfinite(p.rate_bits)]
-    if not flat:
+    if kind == "lower":
         lagrangian, beta = np.array([(p.lagrangian_bits, p.beta) for p in mine]).T
         line = np.maximum(0, (lagrangian - np.outer(grid, beta) / math.log(2)).max(1))
-        above.plot(grid, line, color=colour, linewidth=1.5, linestyle=":", label=f"{method} ({kind} bound)")
+        above.plot(grid, line, color=colour, linewidth=1.5, linestyle=":", label=f"{method}{words}")
         return
-    d = np.array([p.distortion for p in flat])
-    rate = np.array([p.rate_bits for p in flat])
-    error = 2 * np.nan_to_num(np.array([p.rate_se_bits for p in flat]))
-    base = bounds.upper(d)
-    words = "" if kind == "exact" else f" ({kind}{' bound' if kind in ('upper', 'lower') else ''})"
-    style = {"color": colour, "linewidth": 1.2, "zorder": 4}
-    for axes, y in ((above, rate), (below, rate - base)):
-        axes.errorbar(d, y, yerr=error if axes is above else None, label=method + words, capsize=2, **style)
-        for p, x_at, y_at in zip(flat, d, y, strict=True):
+    if not any(grid[0] <= p.distortion <= grid[-1] for p in flat):
+        return
+    flat.sort(key=lambda p: p.distortion)
+    d, rate, error = np.array([(p.distortion, p.rate_bits, p.rate_se_bits) for p in flat]).T
+    between = np.unique(np.concatenate([d, grid[(grid > d[0]) & (grid < d[-1])]]))
+    chord = np.interp(between, d, rate)  # a straight line between points, on a logarithmic axis too
+    for axes, x, y, marks in (
+        (above, between, chord, rate),
+        (below, between, chord - bounds.upper(between), rate - bounds.upper(d)),
+    ):
+        axes.plot(x, y, color=colour, linewidth=1.2, zorder=4)
+        known = np.isfinite(error) & (error > 0)
+        if known.any():
+            bars = {"fmt": "none", "ecolor": colour, "elinewidth": 1.2, "capsize": 2, "zorder": 4}
+            axes.errorbar(d[known], marks[known], yerr=2 * error[known], **bars)
+        for p, x_at, y_at in zip(flat, d, marks, strict=True):
             face = "white" if p.saturated else colour
             axes.plot(x_at, y_at, marker=mark, markersize=5, color=colour, markerfacecolor=face, zorder=5)
+    above.plot([], [], marker=mark, markersize=5, color=colour, linewidth=1.2, label=f"{method}{words}")
 
 
 def _grid(points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> np.ndarray:

@@ -26,7 +26,7 @@ from rcccodec.rd.beta_vae import paired_distortion
 from rcccodec.rd.importance import estimate_importance
 from rcccodec.rd.nerd_law import learn_encoder, learn_nerd
 from rcccodec.rd.point import RatePoint, is_saturated, upper_point
-from rcccodec.rd.problem import Problem
+from rcccodec.rd.problem import Problem, check_dim
 from rcccodec.rd.run import Run
 from rcccodec.rd.settings import BetaVaeSettings, NerdSettings
 
@@ -55,6 +55,7 @@ def trace_nerd(
     Invariants: every slope stands alone; all candidates and draws of the records are fresh, all vectors are
     of ``problem.test``; both Lagrangians are on or above the curve's, up to standard errors.
     """
+    check_dim(problem, "nerd")
     paired = paired_distortion(problem)
     vae = vae or BetaVaeSettings()
     model = load_model(settings.model, for_images=False) if settings.model else None

@@ -36,10 +36,11 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Codec:
-    """A codec's points: (bits, distortion) a source vector."""
+    """A codec's points: (bits, distortion) a source vector; and what images, as its file describes them."""
 
     name: str
     points: tuple[tuple[float, float], ...]
+    images: str | None = None
 
 
 Methods = dict[str, MethodResult]
@@ -56,6 +57,8 @@ def read_results(path: Path, request: Mapping[str, Any]) -> Methods:
     """
     if not path.exists():
         return {}
+    if not path.is_file():
+        raise OutputError(f"{path}: not a regular file")
     refusal = "; name another file, or start over with --fresh"
     try:
         content = json.loads(path.read_bytes())
@@ -68,7 +71,11 @@ def read_results(path: Path, request: Mapping[str, Any]) -> Methods:
             )
             for name, entry in content["methods"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        for result in found.values():
+            _check_points(result)
+    except (
+        OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError
+    ) as error:  # fmt: skip
         raise OutputError(f"{path}: exists and is no result of rcc rd{refusal}") from error
     for key, value in request.items():
         if content.get(key) != value:
@@ -100,7 +107,7 @@ def write_results(path: Path, request: Mapping[str, Any], methods: Methods, more
 
 
 def envelope_json(bounds: Envelope) -> dict[str, Any]:
-    """The bounds as plain lists."""
+    """The bounds as plain lists; every upper corner with its allowance for errors."""
     return {"upper": [list(c) for c in bounds.corners], "lower": [list(line) for line in bounds.lines]}
 
 
@@ -124,17 +131,54 @@ def read_codec(path: Path) -> Codec:
         content = json.loads(path.read_bytes())
         results = content["results"]
         rates, distortions = results["bits_per_image"], results["distortion"]
+        if not (isinstance(rates, list) and isinstance(distortions, list)):
+            raise TypeError("no lists")
         points = [(float(r), float(d)) for r, d in zip(rates, distortions, strict=True)]
     except OSError as error:
         raise InputError(f"{path}: cannot read: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise InputError(
             f"{path}: no codec's results: expected lists results.bits_per_image and results.distortion, "
             "as rcc bench --json writes them"
         ) from error
     if not points or not all(0 <= value < math.inf for point in points for value in point):
         raise InputError(f"{path}: a codec's bits and distortions must be finite and not negative")
-    return Codec(str(content.get("name", path.stem)), tuple(points))
+    images = content.get("images")
+    return Codec(
+        str(content.get("name", path.stem)), tuple(points), images if isinstance(images, str) else None
+    )
+
+
+def check_codec(codec: Codec, source: str) -> None:
+    """Refuse results that say they are of other images.
+
+    Raises:
+        InputError: the file names its images, and the source is not among them.
+    """
+    if codec.images is not None and Path(source).name not in codec.images:
+        raise InputError(f"--codec: {codec.name} was measured on {codec.images}, not on {source}")
+
+
+def _check_points(result: MethodResult) -> None:
+    """Refuse points whose fields are not of their kinds.
+
+    Raises:
+        TypeError: one is not.
+    """
+    for point in result.points:
+        for name, value in vars(point).items():
+            if name in ("method", "kind"):
+                right = isinstance(value, str)
+            elif name == "details":
+                right = all(isinstance(x, int | float) for x in value.values())
+            else:
+                right = isinstance(value, int | float)
+            if not right:
+                raise TypeError(name)
+        if point.kind not in ("exact", "upper", "lower", "estimate"):
+            raise TypeError("kind")
+    if result.betas and not result.points:
+        raise TypeError("no points")
 
 
 def all_points(methods: Methods) -> Sequence[RatePoint]:

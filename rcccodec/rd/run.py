@@ -25,6 +25,7 @@ class Run:
     """Seed, device, checkpoints and progress of one estimation.
 
     Attributes:
+        data: a digest of the source's vectors; a checkpoint of others is not used.
         seed: non-negative; everything random is drawn from ``generator(...)``.
         device: of the heavy work.
         folder: for checkpoints, made by the caller; None: none are written or read.
@@ -32,6 +33,7 @@ class Run:
     """
 
     seed: int = 0
+    data: str = ""
     device: str = "cpu"
     folder: Path | None = None
     progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None
@@ -70,7 +72,7 @@ class Run:
         return None if self.folder is None else self.folder / f"{plain}.safetensors"
 
     def _plan(self, plan: Mapping[str, Any]) -> Any:
-        return json.loads(json.dumps({**plan, "seed": self.seed}))
+        return json.loads(json.dumps({**plan, "seed": self.seed, "data": self.data}))
 
 
 def fit(

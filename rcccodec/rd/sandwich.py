@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from rcccodec.rd.beta_vae import trace_vae
-from rcccodec.rd.dual_bound import trace_lower_bound
+from rcccodec.rd.dual_bound import split_vectors, trace_lower_bound
 from rcccodec.rd.point import RatePoint
-from rcccodec.rd.problem import Problem
+from rcccodec.rd.problem import Problem, check_dim
 from rcccodec.rd.run import Run
 from rcccodec.rd.settings import BetaVaeSettings, SandwichSettings
 
@@ -31,6 +31,8 @@ def trace_sandwich(
     Invariants: every slope stands alone; the line's Lagrangian is at most the exact one with confidence 99 %,
     wherever the suprema were found.
     """
+    check_dim(problem, "sandwich")
+    split_vectors(problem, settings, run)  # refuses before the training
     for beta in betas:
         if problem.alphabet is None:
             (upper,) = trace_vae(problem, (beta,), vae, run)

@@ -10,6 +10,7 @@ from typing import Any
 
 from rcccodec.errors import InputError
 
+_CHOICES = {"ais.model": ("vae", "gan", "aae"), "ais.distance": ("problem", "features")}
 _MAY_BE_ZERO = ("vae.depth=", "nerd.steps=")
 
 
@@ -154,6 +155,9 @@ def describe() -> list[str]:
 
 def _parse(text: str, value: str, kind: type[Any]) -> Any:
     if kind is str:
+        choices = _CHOICES.get(text.partition("=")[0])
+        if choices and value not in choices:
+            raise InputError(f"--set {text}: one of {', '.join(choices)}")
         return value
     if kind is bool:
         if value.lower() in ("true", "false"):

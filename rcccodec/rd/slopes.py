@@ -19,7 +19,7 @@ def parse_slopes(text: str) -> tuple[float, ...]:
     parts = text.split(":")
     if len(parts) == 1:
         slopes = [_slope(text, word) for word in text.split(",")]
-    elif len(parts) == 3 and parts[2][:3] in ("log", "lin") and parts[2][3:].isdigit():
+    elif len(parts) == 3 and parts[2][:3] in ("log", "lin") and parts[2][3:].isdecimal():
         low, high, count = _slope(text, parts[0]), _slope(text, parts[1]), int(parts[2][3:])
         if not (2 <= count <= MAX_SLOPES and low < high):
             raise InputError(f"slopes {text!r}: LOW:HIGH:log8 needs LOW < HIGH and 2 to {MAX_SLOPES} slopes")

@@ -257,6 +257,7 @@ class _Frame:
                 break
         return y
 
+    @torch.enable_grad()
     def _gradient(self, y: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
         """Steps of Adam that shrink; the best point on the way is kept."""
         best, ends = torch.full((len(y),), -torch.inf, dtype=y.dtype), y.clone()

@@ -66,7 +66,7 @@ def load_synthetic(spec: str, split: str, limit: int | None = None, seed: int = 
 
 
 def parse_synthetic(spec: str) -> tuple[str, dict[str, float]]:
-    """Split ``name:key=value,...`` and fill in the defaults.
+    """Split ``name:key=value,...`` and fill in the defaults; a Markov chain with one of p and q is symmetric.
 
     Returns:
         (name, parameters); the lengths m and n are whole numbers from 1 to 2^20.
@@ -77,7 +77,7 @@ def parse_synthetic(spec: str) -> tuple[str, dict[str, float]]:
     name, _, text = spec.partition(":")
     if name not in _DEFAULTS:
         raise InputError(f"{spec}: no such synthetic source; there are {', '.join(NAMES)}")
-    parameters = dict(_DEFAULTS[name])
+    parameters, given = dict(_DEFAULTS[name]), set()
     for item in filter(None, text.split(",")):
         key, equals, value = item.partition("=")
         if not equals or key not in parameters:
@@ -96,6 +96,9 @@ def parse_synthetic(spec: str) -> tuple[str, dict[str, float]]:
         if key in _PROBABILITIES.get(name, ()) and number >= 1:
             raise InputError(f"{spec}: {key} is a probability between 0 and 1")
         parameters[key] = number
+        given.add(key)
+    if name == "markov" and len(given & {"p", "q"}) == 1:
+        parameters["p"] = parameters["q"] = parameters[min(given & {"p", "q"})]
     return name, parameters
 
 
