@@ -139,7 +139,7 @@ def _grid(points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]
     known = [p for p in points if math.isfinite(p.distortion) and p.distortion > 0]
     seen = [p.distortion for p in known if p.kind != "estimate"] or [p.distortion for p in known]
     seen += [d for codec in codecs for _, d in codec.points if d > 0]
-    seen += [d for d, _ in bounds.corners if d > 0]
+    seen += [d for d, _ in bounds.corners[-1:] if d > 0]
     low, high = (min(seen), max(seen)) if seen else (0.1, 1.0)
     return np.unique(np.concatenate([np.geomspace(low, high, 400), np.linspace(low, high, 400)]))
 

@@ -6,8 +6,9 @@ Latents come from a mixture r of the encoder's q(z|x), the same made wider, and 
 
 E (1/M) sum_m w_m = E_p exp(-beta d) for every x, whatever the encoder; so by Jensen E L is at least NERD's
 Lagrangian of an infinite codebook (nerd-rcc eq. 11), and falls to it as M grows. The prior's share keeps
-p / r bounded. D = sum_m w_m d_m / sum_m w_m (eq. 8) is consistent but biased for finite M, and with it
-R = L - beta D: only the Lagrangian is a bound.
+p / r bounded. D = sum_m w_m d_m / sum_m w_m (eq. 8) is that of a channel of its own, which keeps one of the
+M draws by its weight; R = L - beta D is at least that channel's divergence in expectation (lossy-rates,
+proposition 4). So (E D, E R) is an upper point, if not the one at this slope for small M.
 """
 
 from __future__ import annotations
