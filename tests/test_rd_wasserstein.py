@@ -9,12 +9,20 @@ import pytest
 import torch
 from scipy.special import gammaln, ive
 
+from rcccodec.distortion import squared_error
 from rcccodec.errors import InputError
 from rcccodec.rd import wasserstein
 from rcccodec.rd.problem import Problem, load_problem
 from rcccodec.rd.run import Run
 from rcccodec.rd.settings import WassersteinSettings
-from rcccodec.rd.wasserstein import Particles, lagrangian_of, measure_particles, potential, trace_wgd
+from rcccodec.rd.wasserstein import (
+    Particles,
+    lagrangian_of,
+    measure_particles,
+    potential,
+    toward_means,
+    trace_wgd,
+)
 
 NOISE = 0.1
 SLOPE = 1 / (2 * NOISE)
@@ -56,7 +64,12 @@ def test_the_sphere_is_within_a_twentieth_of_a_nat(sphere: Problem, hybrid: bool
 def test_without_moving_or_uphill_it_is_not(sphere: Problem, monkeypatch: pytest.MonkeyPatch):
     still = replace(SMALL, hybrid=False, rate=1e-9)
     assert excess_nats(sphere, still) > 0.05
-    monkeypatch.setattr(wasserstein, "potential", lambda *args: -potential(*args))
+
+    def uphill(*args: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        psi, to_means = toward_means(*args)
+        return psi, -to_means
+
+    monkeypatch.setattr(wasserstein, "toward_means", uphill)
     assert excess_nats(sphere, replace(SMALL, hybrid=False)) > 0.5
 
 
@@ -141,3 +154,16 @@ def test_more_particles_than_vectors_and_a_constant_source():
     x = torch.full((7, 3), 0.25)
     point = next(trace_wgd(Problem("flat", x, x, "mse"), [2.0], replace(SMALL, steps=20), Run()))
     assert 0 <= point.lagrangian_bits < 0.01
+
+
+def test_the_step_in_closed_form_is_the_gradient_of_the_potential():
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(n, 3, generator=generator, dtype=torch.float64) for n in (50, 4))
+    log_mass = torch.log_softmax(torch.randn(4, generator=generator, dtype=torch.float64), 0)
+    y.requires_grad_()
+    psi = potential(squared_error(x, y), log_mass, 1.7)
+    (gradient,) = torch.autograd.grad(psi.sum(), y)
+    served, to_means = toward_means(x, y.detach(), squared_error(x, y).detach(), log_mass, 1.7)
+    torch.testing.assert_close(served, psi.detach())
+    torch.testing.assert_close(-2 * 1.7 * to_means, gradient)
+    assert not torch.allclose(2 * 1.7 * to_means, gradient)

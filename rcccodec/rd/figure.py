@@ -137,6 +137,8 @@ def _draw(
 def _grid(points: Sequence[RatePoint], bounds: Envelope, codecs: Sequence[Codec]) -> np.ndarray:
     """Distortions to draw: from the least to the largest of bounds and codecs, else of estimates."""
     known = [p for p in points if math.isfinite(p.distortion) and p.distortion > 0]
+    most = 1.2 * bounds.corners[-1][0] if bounds.corners else math.inf  # beyond rate 0 is nothing to see
+    known = [p for p in known if p.distortion <= most] or known
     seen = [p.distortion for p in known if p.kind != "estimate"] or [p.distortion for p in known]
     seen += [d for codec in codecs for _, d in codec.points if d > 0]
     seen += [d for d, _ in bounds.corners[-1:] if d > 0]

@@ -32,6 +32,7 @@ from rcccodec.rd.settings import WassersteinSettings
 
 JITTER = 0.1  # standard deviations: equal particles would never part
 DAMPING = 0.05  # exponent of the first weight step: a whole one would follow a mini-batch's noise
+_MASS_RANGE = 20.0  # nats between the heaviest particle and the lightest, which must be able to come back
 _REPORT_EVERY = 50
 _ADAM_SHARE = 0.1  # of the rate, in standard deviations of each component
 _MOST_DISTANCES = 1 << 23
@@ -73,6 +74,19 @@ def potential(distances: Tensor, log_mass: Tensor, beta: float) -> Tensor:
     return -torch.exp(phi[:, None] - beta * distances).mean(0)
 
 
+def toward_means(
+    x: Tensor, y: Tensor, distances: Tensor, log_mass: Tensor, beta: float
+) -> tuple[Tensor, Tensor]:
+    """psi (n,) of `potential`, and for squared error -grad psi / (2 beta), (n, dim).
+
+    That is mean_i r_ij (x_i - y_j), with r_ij = exp(phi(x_i) - beta d_ij).
+    """
+    phi = lagrangian_of(distances, log_mass, beta)
+    shares = torch.exp(phi[:, None] - beta * distances) / len(x)
+    served = shares.sum(0)
+    return -served, shares.T @ x - served[:, None] * y
+
+
 def trace_wgd(
     problem: Problem, betas: Sequence[float], settings: WassersteinSettings, run: Run
 ) -> Iterator[RatePoint]:
@@ -111,18 +125,21 @@ def move_particles(
     def update(step: int, generator: torch.Generator) -> None:
         x = draw_batch(problem.train, settings.batch, generator, run.device)
         cosine_rate(optimizer, rate, step, settings.steps)
-        distances = problem.distance(x, particles())
-        psi = potential(distances, particles.log_mass, beta)
         optimizer.zero_grad()
-        psi.sum().backward()
-        if squared:
-            curvature = 2 * beta * (-psi.detach()).clamp_min(1)[:, None] * particles.scale.square()
-            particles.position.grad /= curvature
+        if squared:  # the gradient in closed form: that of centred products drifts in float32
+            with torch.no_grad():
+                distances = problem.distance(x, particles())
+                psi, to_means = toward_means(x, particles(), distances, particles.log_mass, beta)
+            particles.position.grad = -to_means / ((-psi).clamp_min(1)[:, None] * particles.scale)
+        else:
+            distances = problem.distance(x, particles())
+            psi = potential(distances, particles.log_mass, beta)
+            psi.sum().backward()
         optimizer.step()
         if settings.hybrid:
             damping = DAMPING * 0.5 * (1 + math.cos(math.pi * step / settings.steps))
             moved = particles.log_mass + damping * torch.log(-psi.detach()).clamp_min(-20)
-            particles.log_mass.copy_(torch.log_softmax(moved, 0))
+            particles.log_mass.copy_(torch.log_softmax(moved.clamp_min(moved.max() - _MASS_RANGE), 0))
         if step % _REPORT_EVERY == 0:
             phi = lagrangian_of(distances.detach(), particles.log_mass, beta)
             state["what"] = f"{name}: R + beta D {float(phi.mean()) / math.log(2):.3f} bits"
