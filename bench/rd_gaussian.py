@@ -35,7 +35,7 @@ from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.rd.beta_vae import paired_distortion
 from rcccodec.rd.gaussian import gaussian_point_at_distortion, gaussian_point_at_slope
 from rcccodec.rd.importance import estimate_importance
-from rcccodec.rd.nerd import estimate_nerd
+from rcccodec.rd.nerd import CEILING_BITS, estimate_nerd
 from rcccodec.rd.nerd_law import learn_nerd
 from rcccodec.rd.point import RatePoint, is_saturated
 from rcccodec.rd.problem import Problem, load_problem
@@ -131,7 +131,13 @@ def measure(problem: Problem, variances: np.ndarray, beta: float, args: argparse
         seeds = ((1 << 33) + i,)
         point = estimate_nerd(x, exact, beta=beta, num_candidates=args.more_candidates, seeds=seeds)
         made["exact more"].append((x, point))
-    return [row_of(form, variances, beta, some) for form, some in made.items()]
+    rows = {form: row_of(form, variances, beta, some) for form, some in made.items()}
+    weighed = rows["learned is"]
+    for row in rows.values():  # plain NERD cannot see its own ceiling: the rule of `trace_nerd`
+        over = row["lagrangian_excess_bits"] - weighed["lagrangian_excess_bits"]
+        hidden = over > CEILING_BITS or is_saturated(row["num_samples"], weighed["rate_bits"])
+        row["saturated"] = row["saturated"] or (row is not weighed and hidden)
+    return list(rows.values())
 
 
 def reach(rows: list[dict[str, Any]]) -> dict[str, float]:
