@@ -60,3 +60,21 @@ def parse_distortion(text: str) -> Distortion:
         if p >= 1:
             return squared_error if p == 2 else partial(squared_lp, p=p)
     raise InputError(f"distortion {text!r}: expected 'mse', 'l1' or 'lp:P' with P >= 1")
+
+
+def paired(text: str) -> Distortion:
+    """d(x, y) of rows that belong together, (..., dim) and (..., dim), which broadcast, as (...).
+
+    The diagonal of what `parse_distortion` names, or of `hamming`; the latter has no gradient.
+
+    Raises:
+        InputError: no such distortion.
+    """
+    if text == "hamming":
+        return lambda x, y: (x != y).to(x.dtype).sum(-1)
+    if text == "l1":
+        return lambda x, y: (x - y).abs().sum(-1)
+    if parse_distortion(text) is squared_error:
+        return lambda x, y: (x - y).square().sum(-1)
+    p = float(text.removeprefix("lp:"))
+    return lambda x, y: torch.linalg.vector_norm(x - y, p, dim=-1).clamp_min(LP_FLOOR).square()

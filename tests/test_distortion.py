@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcccodec.distortion import parse_distortion, squared_error, squared_lp
+from rcccodec.distortion import hamming, paired, parse_distortion, squared_error, squared_lp
 from rcccodec.errors import InputError
 
 
@@ -57,6 +57,15 @@ def test_gradients_are_finite_even_at_distance_zero(text: str):
 def test_gradients_agree_with_finite_differences(text: str):
     x, y = blocks(5, 3, 4), blocks(6, 2, 4).requires_grad_()
     assert torch.autograd.gradcheck(lambda b: parse_distortion(text)(x, b), y)
+
+
+@pytest.mark.parametrize("text", ["mse", "l1", "lp:1", "lp:2", "lp:4"])
+def test_pairs_are_the_diagonal(text: str):
+    x, y = blocks(5, 6, 4), blocks(6, 6, 4)
+    torch.testing.assert_close(paired(text)(x, y), parse_distortion(text)(x, y).diagonal())
+    assert paired(text)(x[:, None], y).shape == (6, 6)
+    bits = (x > 0).to(x.dtype), (y > 0).to(x.dtype)
+    torch.testing.assert_close(paired("hamming")(*bits), hamming(*bits).diagonal())
 
 
 def test_two_names_of_the_squared_error_are_one_function():

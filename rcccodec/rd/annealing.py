@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from rcccodec.distortion import paired
 from rcccodec.errors import InputError
 from rcccodec.rd.hmc import State, hmc_transition
 from rcccodec.rd.run import CHECKPOINT_EVERY_S, Run
@@ -118,14 +119,9 @@ def paired_distance(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     Raises:
         InputError: another distortion, which has no gradient for the chains to follow.
     """
-    if name == "mse":
-        return lambda x, y: (x - y).square().sum(-1)
-    if name == "l1":
-        return lambda x, y: (x - y).abs().sum(-1)
-    if name.startswith("lp:"):
-        p = float(name[3:])
-        return lambda x, y: torch.linalg.vector_norm(x - y, ord=p, dim=-1).square()
-    raise InputError(f"ais: distortion {name!r} has no gradient in y; it takes mse, l1 or lp:P")
+    if name == "hamming":
+        raise InputError("ais: the distortion hamming has no gradient in y; it takes mse, l1 or lp:P")
+    return paired(name)
 
 
 def annealing_schedule(betas: Sequence[float], distributions: int) -> tuple[Tensor, list[int]]:

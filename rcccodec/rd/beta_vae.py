@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcccodec.distortion import LP_FLOOR
+from rcccodec.distortion import paired
 from rcccodec.errors import InputError
 from rcccodec.rd.point import RatePoint, upper_point
 from rcccodec.rd.problem import Problem, check_dim
@@ -44,12 +44,7 @@ def paired_distortion(problem: Problem) -> PairedDistortion:
     name = problem.distortion
     if name == "hamming" or problem.alphabet is not None:
         raise InputError(f"{problem.name}: a network with real outputs needs real reproductions")
-    if name == "mse":
-        return lambda x, y: (x - y).square().sum(-1)
-    if name == "l1":
-        return lambda x, y: (x - y).abs().sum(-1)
-    p = float(name.removeprefix("lp:"))
-    return lambda x, y: torch.linalg.vector_norm(x - y, p, dim=-1).clamp_min(LP_FLOOR).square()
+    return paired(name)
 
 
 class Perceptron(nn.Module):

@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from rcccodec.distortion import LP_FLOOR
-from rcccodec.errors import InputError
+from rcccodec.distortion import paired
 from rcccodec.rd.problem import Problem
 
 _OCTAVES = 6  # of sines of a single component: an atom needs a narrow well
@@ -105,21 +104,8 @@ def build_energy(problem: Problem, width: int, generator: torch.Generator) -> En
 
 
 def pair_distance(problem: Problem, x: Tensor, y: Tensor) -> Tensor:
-    """d(x_i, y_i) for rows of x and y (..., dim), (...); `Problem.distance` without the cross terms.
-
-    Raises:
-        InputError: a distortion without such a form.
-    """
-    if problem.distortion == "mse":
-        return (x - y).square().sum(-1)
-    if problem.distortion == "l1":
-        return (x - y).abs().sum(-1)
-    if problem.distortion == "hamming":
-        return (x != y).to(x.dtype).sum(-1)
-    if problem.distortion.startswith("lp:"):
-        norm = torch.linalg.vector_norm(x - y, float(problem.distortion[3:]), dim=-1)
-        return norm.clamp_min(LP_FLOOR).square()
-    raise InputError(f"{problem.name}: no energy-based channel for the distortion {problem.distortion!r}")
+    """d(x_i, y_i) for rows of x and y (..., dim), (...); `Problem.distance` without the cross terms."""
+    return paired(problem.distortion)(x, y)
 
 
 @dataclass(frozen=True)
