@@ -64,7 +64,6 @@ def test_particles_generators_and_quadrature_agree(
     for point in found.values():
         excess = point.lagrangian_bits - solved.lagrangian_bits - luck[0]  # the vectors are the same
         assert -0.02 < excess < 0.1, point.method
-        assert abs(excess + BETA * point.distortion * (1 / math.log(2) - 1)) > 0.1  # nats for bits
     wrong = next(trace_wgd(problem, [2 * BETA], WassersteinSettings(particles=200, steps=200), Run()))
     assert wrong.lagrangian_bits - solved.lagrangian_bits - luck[0] > 0.1  # another slope is noticed
 

@@ -247,6 +247,17 @@ def test_a_foreign_file_among_checkpoints_is_kept(fake: FakeMethods, tmp_path: P
     assert [path.name for path in folder.iterdir()] == ["precious"]
 
 
+def test_checkpoints_that_cannot_be_kept_are_an_output_error(
+    fake: FakeMethods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "r.json.checkpoints").write_bytes(b"a file")
+    words = ["rd", LAW, *SMALL, "--json", str(tmp_path / "r.json"), "--beta", "1", "--method", "wgd"]
+    assert cli.run(words) == 6
+    assert "r.json.checkpoints" in capsys.readouterr().err
+    assert not fake.calls
+    assert not (tmp_path / "r.json").exists()
+
+
 def test_results_of_other_data_under_one_name_are_not_mixed(
     fake: FakeMethods, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

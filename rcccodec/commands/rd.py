@@ -21,16 +21,14 @@ from rcccodec.rd.slopes import parse_slopes
 
 if TYPE_CHECKING:
     from rcccodec.rd.envelope import Envelope
-    from rcccodec.rd.point import RatePoint
     from rcccodec.rd.problem import Problem
-    from rcccodec.rd.results import Codec, Methods
+    from rcccodec.rd.results import Methods
 
 PLOT_ENDINGS = (".png", ".svg")
 DEFAULT_METHODS = "exact,ba,nerd,wgd,sandwich"
 DEFAULT_SLOPES = "0.1:10:log8"
 FLAT, STEEP = 1.0, 1000.0  # slope times the distortion at rate 0, nats: a source shows itself between
 MAX_STEEP = 1e5  # of the same product: distances are float32
-_CLOSE_BITS = 1e-3
 LAWS = (
     "gaussian:m=20,decay=0.5,variance=4   component k has variance * exp(-decay k); decay=0: i.i.d.",
     "laplacian:m=1,b=1                    density exp(-|x| / b) / (2 b) in every component",
@@ -148,6 +146,7 @@ def rd(
     from rcccodec.rd.envelope import CONFIDENCE_ERRORS, envelope
     from rcccodec.rd.estimate import METHODS
     from rcccodec.rd.exact import closed_curve
+    from rcccodec.rd.lines import bound_lines, error_text, gap_lines
     from rcccodec.rd.problem import load_problem, zero_rate_distortion
 
     names = list(METHODS) if methods_text == "all" else [n.strip() for n in methods_text.split(",")]
@@ -198,7 +197,7 @@ def rd(
                 "zero_rate_distortion": constant,
                 "zero_rate_distortion_se": constant_se,
                 "envelope": results.envelope_json(bounds),
-                "codecs": _codec_gaps(codecs, measured),
+                "codecs": results.codec_gaps(codecs, measured),
                 **describe_run(began, device_name),
             }
             results.write_results(json_path, request, methods, more)
@@ -210,7 +209,7 @@ def rd(
     device_name = console.resolve_device(device)
     say(
         f"{source}: {len(problem.train)} vectors of {problem.dim} values to learn from, {len(problem.test)} "
-        f"held out; {problem.distortion} at rate 0 is {constant:.4g}{_error(constant_se or math.nan)}"
+        f"held out; {problem.distortion} at rate 0 is {constant:.4g}{error_text(constant_se or math.nan)}"
     )
     if problem.law:
         law = ", ".join(f"{key} {value:g}" for key, value in problem.law[1].items())
@@ -227,8 +226,8 @@ def rd(
     bounds, measured = bounds_now(CONFIDENCE_ERRORS), bounds_now(0)
     say("+- is one standard error over the held-out vectors, which all methods share: differences are surer.")
     for line in (
-        *_bound_lines(bounds, at, "exact" in methods and bool(closed)),
-        *_gap_lines(codecs, measured),
+        *bound_lines(bounds, at, "exact" in methods and bool(closed)),
+        *gap_lines(codecs, measured),
     ):
         say(line)
     if plot_path:
@@ -260,6 +259,7 @@ def _estimate(
     from rcccodec.comparison.provenance import describe_run
     from rcccodec.errors import OutputError
     from rcccodec.rd.estimate import WHOLE_CURVE, settings_of, trace
+    from rcccodec.rd.lines import point_line
     from rcccodec.rd.results import MethodResult
     from rcccodec.rd.run import Run
 
@@ -273,7 +273,7 @@ def _estimate(
     left = [beta for beta in slopes if beta not in result.betas]
     for point in sorted(result.points, key=lambda p: p.beta):
         if point.beta in slopes:
-            say(f"{_point_line(point)}  (from the file)")
+            say(f"{point_line(point)}  (from the file)")
     for some in [left] if name in WHOLE_CURVE and left else [[beta] for beta in left]:
         began = time.perf_counter()
         with _progress(quiet) as progress:
@@ -282,7 +282,7 @@ def _estimate(
                 points = []
                 for point in trace(name, problem, some, settings, run):
                     points.append(point)
-                    say(_point_line(point))
+                    say(point_line(point))
             except InputError as error:
                 console.remark(f"{name} is left out: {str(error).removeprefix(f'{name}: ')}", quiet)
                 return False
@@ -353,58 +353,6 @@ def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
         yield say_line
 
 
-def _point_line(point: RatePoint) -> str:
-    words = [f"{point.method:<16} {point.kind:<8} beta {point.beta:<8g}"]
-    if math.isfinite(point.rate_bits):
-        words.append(f"R {point.rate_bits:8.3f}{_error(point.rate_se_bits)} bits")
-    if math.isfinite(point.distortion):
-        words.append(f"D {point.distortion:9.4g}{_error(point.distortion_se)}")
-    words.append(f"R + beta D / ln 2 {point.lagrangian_bits:8.3f}{_error(point.lagrangian_se_bits)}")
-    if point.saturated:
-        words.append("saturated")
-    return "  ".join(words)
-
-
-def _error(value: float) -> str:
-    return f" +-{value:.2g}" if math.isfinite(value) else ""
-
-
-def _bound_lines(bounds: Envelope, at: Sequence[float], closed: bool) -> list[str]:
-    """What the bounds say at the distortions asked for, else at the corners of the upper hull."""
-    import numpy as np
-
-    places = list(at)
-    if not places and not closed:  # a closed form's curve has hundreds of corners
-        last = None
-        for d, rate in bounds.corners:
-            if last is None or d > 1.001 * last[0] or last[1] - rate > _CLOSE_BITS:
-                places.append(d)
-                last = (d, rate)
-    lines = ["all methods together, each bound a 99 % limit:"] if places else []
-    for d in places:
-        upper, lower = (float(bound(np.array([d]))[0]) for bound in (bounds.upper, bounds.lower))
-        below = "" if math.isnan(lower) else f"{lower:.3f} <= "
-        above = "" if math.isnan(upper) else f" <= {upper:.3f}"
-        lines.append(f"  {below}R({d:.4g}){above} bits" if below or above else f"  R({d:.4g}): no bound")
-    return lines
-
-
-def _gap_lines(codecs: Sequence[Codec], bounds: Envelope) -> list[str]:
-    from rcccodec.rd.envelope import gaps
-
-    lines = []
-    for codec in codecs:
-        for gap in gaps(codec.points, bounds):
-            words = [
-                f"{abs(away):.2f} {'above' if away >= 0 else 'below'} the best {side} bound"
-                for side, away in (("upper", gap.above_upper_bits), ("lower", gap.above_lower_bits))
-                if away is not None
-            ]
-            said = ", ".join(words) or "outside the distortions of the bounds; add slopes"
-            lines.append(f"{codec.name}: {gap.rate_bits:.2f} bits at {gap.distortion:.4g}: {said}")
-    return lines
-
-
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """``vae.steps 3000, not 200``, for what differs between two groups of settings."""
     return ", ".join(
@@ -413,10 +361,3 @@ def _differences(old: dict[str, Any], new: dict[str, Any]) -> str:
         for key, value in values.items()
         if old.get(group, {}).get(key) != value
     )
-
-
-def _codec_gaps(codecs: Sequence[Codec], bounds: Envelope) -> dict[str, Any]:
-    from rcccodec.rd.envelope import gaps
-    from rcccodec.rd.results import gap_json
-
-    return {codec.name: [gap_json(gap) for gap in gaps(codec.points, bounds)] for codec in codecs}

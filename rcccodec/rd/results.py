@@ -1,6 +1,7 @@
 """The JSON that ``rcc rd`` writes after every point, and goes on from.
 
-    {"source", "distortion", "seed", "train", "test", "unit", "zero_rate_distortion",
+    {"source", "distortion", "seed", "train", "test", "dim", "data" (a digest), "unit",
+     "zero_rate_distortion", "zero_rate_distortion_se",
      "methods": {"nerd": {"settings": {...}, "betas": [done], "points": [RatePoint, ...],
                           "run": {commit, versions, device, threads, ...}}, ...},
      "envelope": {"upper": [[D, R], ...], "lower": [[lagrangian_bits, beta], ...]},
@@ -20,7 +21,7 @@ from typing import Any
 
 from rcccodec.atomic import write_bytes
 from rcccodec.errors import InputError, OutputError
-from rcccodec.rd.envelope import Envelope, Gap
+from rcccodec.rd.envelope import Envelope, Gap, gaps
 from rcccodec.rd.point import RatePoint
 
 
@@ -117,6 +118,11 @@ def gap_json(gap: Gap) -> dict[str, Any]:
         "above_upper_bits": gap.above_upper_bits,
         "above_lower_bits": gap.above_lower_bits,
     }
+
+
+def codec_gaps(codecs: Sequence[Codec], bounds: Envelope) -> dict[str, Any]:
+    """Each codec's gaps by its name."""
+    return {codec.name: [gap_json(gap) for gap in gaps(codec.points, bounds)] for codec in codecs}
 
 
 def read_codec(path: Path) -> Codec:
