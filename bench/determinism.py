@@ -6,12 +6,15 @@ Threads: every shipped model and coder; files made with 1, 2 and 3 threads are c
 they decode to with 1, 2 and 3, sample by sample. Company: a photograph alone and in archives. Jobs: an
 archive made by one and by two processes. Parts: regions against the same part of the whole picture. Another
 decoder: that of tests/numpy_decoder.py, in float64, on random candidates and on the latents of photographs.
+Another processor: as far as this one can play it, by leaving out instructions.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +38,21 @@ from rcccodec.stages import blocks_at
 
 Row = dict[str, Any]
 THREADS = (1, 2, 3)
+PROCESSORS: tuple[dict[str, str], ...] = (  # with AVX2 at the most, with SSE4 at the most
+    {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"},
+    {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+)
+ON_ANOTHER = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from rcccodec import codec
+work, model, options = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+np.savez(work / "out.npz", *codec.decompress((work / "in.rcc").read_bytes(), model))
+with np.load(work / "in.npz") as images:
+    images = [images[name] for name in images.files]
+(work / "out.rcc").write_bytes(codec.compress(images, model, **options).data)
+"""
 MODELS = {"mnist": "sample-digits", "photo-pixels": "sample-photos", "photo": "sample-photos"}
 CODERS = {"mnist": ("pfr", "orc", "mincost"), "photo-pixels": ("pfr", "orc", "mincost")}
 LATENT_CODERS = {"trellis": 5, "pfr": 1, "orc": 1, "mincost": 1}  # and the effort
@@ -201,6 +219,30 @@ def compare_photographs(images: Sequence[np.ndarray], model: LatentModel) -> Row
     }  # fmt: skip
 
 
+def compare_processors(images: Sequence[np.ndarray], model: AnyModel, work: Path, **options: Any) -> Row:
+    """A file decoded, and made once more, by processes kept from this processor's newer instructions."""
+    made = codec.compress(list(images), model, **options)
+    expected = [x.astype(int) for x in codec.decompress(made.data, model)]
+    (work / "in.rcc").write_bytes(made.data)
+    np.savez(work / "in.npz", *images)
+    apart = most = same_files = 0
+    for processor in PROCESSORS:
+        subprocess.run(
+            [sys.executable, "-c", ON_ANOTHER, str(work), str(model_path(model.name)), json.dumps(options)],
+            check=True, env={**os.environ, **processor},
+        )  # fmt: skip
+        with np.load(work / "out.npz") as found:
+            off = [np.abs(found[f"arr_{i}"] - x) for i, x in enumerate(expected)]
+        apart += sum(int((x > 0).sum()) for x in off)
+        most = max(most, *(int(x.max()) for x in off))
+        same_files += (work / "out.rcc").read_bytes() == made.data
+    return {
+        "what": "another processor", "model": model.name, **options, "processors": len(PROCESSORS),
+        "samples": len(PROCESSORS) * sum(x.size for x in images), "samples_apart": apart,
+        "largest_difference_grey_levels": most, "same_files": same_files,
+    }  # fmt: skip
+
+
 def measure_determinism(
     models: Sequence[str] = tuple(MODELS), regions: int = 60, blocks: int = 300, seed: int = 0
 ) -> Row:
@@ -211,7 +253,7 @@ def measure_determinism(
 
     Returns:
         Sums of what was compared (files, bytes, samples) and of what differs, and ``rows``, one a comparison.
-        What another decoder makes is in the rows alone: it may differ by a grey level.
+        What another decoder or processor makes is in the rows alone: it may differ by a grey level.
     """
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
     began, rows = time.perf_counter(), []
@@ -239,13 +281,15 @@ def measure_determinism(
                 add(compare_jobs, images, name, ["-e", "1"], Path(folder))
                 add(compare_parts, images[0], model, regions, seed)
                 add(compare_photographs, images + kodak(2), model)
+                add(compare_processors, images + kodak(4), model, Path(folder), effort=1)
             else:
                 for coder in CODERS[name]:
                     add(compare_threads, images, model, coder=coder)
                 enough = many_digits(2100) if model.channels == 1 else images  # to be worth two processes
                 add(compare_jobs, enough, name, ["--coder", "pfr"], Path(folder))
                 add(compare_blocks, name, blocks, seed)
-    same = [row for row in rows if row["what"] != "another decoder"]
+                add(compare_processors, images, model, Path(folder), coder="mincost")
+    same = [row for row in rows if not row["what"].startswith("another")]
     sums = {
         key: sum(row.get(key, 0) for row in same)
         for key in ("files", "bytes", "differing_bytes", "samples", "differing_samples")
