@@ -11,7 +11,8 @@ from rcccodec.latent import windows
 from rcccodec.latent.network import LatentNetwork
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import determinism  # type: ignore[import-not-found]
+import determinism
+import other_decoders
 from tiny_latent import smooth_picture
 
 
@@ -72,7 +73,7 @@ def test_another_decoder() -> None:
 
 
 def test_another_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(determinism, "PROCESSORS", determinism.PROCESSORS[1:])
+    monkeypatch.setattr(other_decoders, "PROCESSORS", other_decoders.PROCESSORS[1:])
     model = determinism.load_model("photo")
     row = determinism.compare_processors([photograph()], model, tmp_path, num_candidates=64)
     assert row["samples"] == 100 * 120 * 3
