@@ -11,6 +11,7 @@ from numpy_philox import normals, trellis_shrinkage, trellis_values
 
 from rcccodec import codec, container
 from rcccodec.bundle import Model, load_model, load_one_shot, model_path
+from rcccodec.decoder import reconstruct
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.payload import Reader, chunks_of, read_tile, sent_rates
 from rcccodec.latent.windows import analyse, synthesise, tiles_of
@@ -73,7 +74,7 @@ def test_blocks_are_those_of_numpy(models: dict[str, Model], name: str, rung: in
     case = random_case(models[name], rung)
     proposals = [stage.proposal() for stage in settings.step.stages]
     addresses = [16 * k + d for k, d in case.stages]
-    ours = codec._reconstruct(case.layout, settings, proposals, addresses)
+    ours = reconstruct(case.layout, settings, proposals, addresses)
     theirs = decoded(name, rung, case, settings.seed)
     assert all(np.array_equal(x, y) for x, y in zip(ours, theirs, strict=True))
     assert min(x.std() for x in ours) > 10, "else this compares little"
