@@ -186,7 +186,7 @@ def measure_determinism(
                 add(compare_jobs, images, name, ["-e", "1"], Path(folder))
                 add(compare_parts, images[0], model, regions, seed)
                 add(compare_photographs, images + kodak(2), model)
-                add(compare_processors, images + kodak(4), model, Path(folder), effort=1)
+                add(compare_processors, images + kodak(2), model, Path(folder), effort=1)
             else:
                 for coder in CODERS[name]:
                     add(compare_threads, images, model, coder=coder)
