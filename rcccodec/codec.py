@@ -21,9 +21,9 @@ from itertools import product
 import numpy as np
 
 from rcccodec import container
-from rcccodec.bundle import AnyModel, Model, find_model, load_model
+from rcccodec.bundle import AnyModel, Model, load_model, load_model_of
 from rcccodec.container import MAX_SIDE, MODES, Group, Header
-from rcccodec.errors import FormatError, InputError, LimitError, ModelError
+from rcccodec.errors import FormatError, InputError, LimitError
 from rcccodec.images import from_float, to_channels
 from rcccodec.index_code import IndexCode, decode_segments, encode_segments
 from rcccodec.joint import split_count, to_addresses, to_indices
@@ -33,6 +33,7 @@ from rcccodec.latent.model import LatentModel
 from rcccodec.latent.report import LatentReport
 from rcccodec.latent.samples import draw_tiles
 from rcccodec.layout import Layout, group_images
+from rcccodec.model_search import wrong_model
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.report import Report, measure
 from rcccodec.settings import Settings, choose_settings, read_settings
@@ -221,16 +222,16 @@ def decompress(
     if pixels > max_pixels:
         raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
     if model is None:
-        model = load_model(find_model(header.model_id))
+        model = load_model_of(header.model_id)
     model = load_model(model) if isinstance(model, str) else model
     if region is not None:
         latent_file.check_region(region, groups)
     if isinstance(model, LatentModel):
         if not header.latent:
-            raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+            raise wrong_model(header.model_id, model.name, model.sha256)
         return latent_file.decompress(header, groups, model, region)
     if header.latent:
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+        raise wrong_model(header.model_id, model.name, model.sha256)
     images = _decompress_one_shot(header, groups, model, max_pixels)
     if region is not None:
         top, left, height, width = region
@@ -262,10 +263,10 @@ def decompress_prefix(
     if (pixels := group.width * group.height) > max_pixels:
         raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
     if model is None:
-        model = load_model(find_model(header.model_id))
+        model = load_model_of(header.model_id)
     model = load_model(model) if isinstance(model, str) else model
     if not isinstance(model, LatentModel):
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+        raise wrong_model(header.model_id, model.name, model.sha256)
     return latent_file.decompress_prefix(header, group, model, region)
 
 

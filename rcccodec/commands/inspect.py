@@ -82,8 +82,8 @@ def _tiles(groups: "list[Group]") -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
     """List the models that are installed, with their ladders; of a damaged one, a warning is all there is."""
-    from rcccodec.bundle import read_weights
-    from rcccodec.model_search import list_models, model_path, parse_card
+    from rcccodec.bundle import MAX_WEIGHTS_BYTES, WEIGHTS
+    from rcccodec.model_search import list_models, model_path, parse_card, read_weights
 
     cards, ladders = {}, []
     for name in list_models():
@@ -91,7 +91,7 @@ def models(as_json: bool) -> None:
             card, sha256 = parse_card(model_path(name))
             card["sha256"] = sha256
             ladder = _ladder(name, card)
-            read_weights(model_path(name), card)
+            read_weights(model_path(name) / WEIGHTS, card, MAX_WEIGHTS_BYTES)
             ladders.append(ladder)
             cards[name] = card
         except ModelError as error:
