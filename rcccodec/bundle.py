@@ -40,6 +40,7 @@ from rcccodec.model_search import (
     BUNDLE_VERSION,
     JOINT_BUNDLE_VERSION,
     LATENT_BUNDLE_VERSION,
+    MAX_RUNGS,
     find_model,
     find_models,
     folder_name,
@@ -66,7 +67,7 @@ AnyModel: TypeAlias = "Model | LatentModel"
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
-MAX_RUNGS, MAX_STAGES = 16, 8
+MAX_STAGES = 8
 MAX_CANDIDATES = 1 << 24
 
 

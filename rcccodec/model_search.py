@@ -18,6 +18,7 @@ from rcccodec.published_models import published
 BUNDLE_VERSION, JOINT_BUNDLE_VERSION = 1, 2  # 2: a program that knows 1 alone would misread shared indices
 LATENT_BUNDLE_VERSION = 3  # of another kind: `rcccodec.latent.model`
 MODEL = "model.json"
+MAX_RUNGS = 16  # that a file can name
 
 
 def model_folders() -> list[Path]:

@@ -25,8 +25,8 @@ COMPRESS_KEYS = [
     "model", "rung", "beta",
 ]  # fmt: skip
 INFO_KEYS = [
-    "format_version", "model", "model_sha256", "coder", "index_code", "seed", "num_candidates", "images",
-    "payload_bits", "file_bytes",
+    "format_version", "model", "model_sha256", "model_status", "coder", "index_code", "seed",
+    "num_candidates", "images", "payload_bits", "file_bytes",
 ]  # fmt: skip
 
 

@@ -225,8 +225,8 @@ COMPRESS_KEYS = [
     "rung", "beta",
 ]  # fmt: skip
 INFO_KEYS = [
-    "format_version", "model", "model_sha256", "coder", "rung", "seed", "tiles", "states", "images",
-    "payload_bits", "file_bytes",
+    "format_version", "model", "model_sha256", "model_status", "coder", "rung", "seed", "tiles", "states",
+    "images", "payload_bits", "file_bytes",
 ]  # fmt: skip
 
 
