@@ -58,7 +58,7 @@ def choose(
             settings.num_candidates,
             settings.seed,
             s,
-            chunk=max(1, default_chunk(device) // max(size for size, _, _ in parts)),  # as many draws at once
+            chunk=max(1, default_chunk(device, proposal.dim) // max(size for size, _, _ in parts)),  # draws
             device=device,
             progress=_shifted(progress, s * settings.num_candidates, len(stages)),
         )
