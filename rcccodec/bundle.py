@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rcccodec.description import printable
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import ModelError
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model import (
@@ -96,7 +96,7 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
 
             return build_model(path, card, sha256)
         return _build(path, card, sha256)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged model bundle ({printable(cause, 200)})") from error
 
@@ -127,10 +127,6 @@ def load_one_shot(name_or_path: str | os.PathLike[str]) -> Model:
     if not isinstance(model, Model):
         raise ModelError(f"{name_or_path}: a model of latents, which this does not work with")
     return model
-
-
-# what reading a description of the wrong shape can raise before a check of ours does
-_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 
 def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:

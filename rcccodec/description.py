@@ -8,6 +8,8 @@ from typing import Any
 
 MAX_JSON_BYTES = 1 << 21  # a fifth of it is the most that the largest ladder takes
 MAX_DEPTH = 32
+# what using values of the wrong shape can raise before a check of ours does
+DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 _MOST_DIGITS = 20  # of 2^64, more than any number here
 
 

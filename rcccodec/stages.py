@@ -13,6 +13,8 @@ import torch
 
 from rcccodec.channel import Target, channel_target, cost_target, select
 from rcccodec.channel.distances import default_chunk
+from rcccodec.channel.nominees import NoCandidate
+from rcccodec.errors import ModelError
 from rcccodec.images import to_channels
 from rcccodec.index_code import IndexCode
 from rcccodec.joint import MAX_JOINT_BLOCKS, split_count, to_addresses
@@ -23,6 +25,7 @@ from rcccodec.settings import Settings
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 NO_INDICES = np.empty(0, np.int64)
+MAX_VALUE = 1e9  # of a candidate, in units of the range of pixels: sums of stages must stay finite
 Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
 Search = Callable[..., tuple[list[np.ndarray], float]]  # what `choose` is, or does the same
 
@@ -53,15 +56,19 @@ def choose(
             _target(x[torch.from_numpy(which)], proposal, size, stage.beta, s, settings, code)
             for size, code, which in parts
         ]
-        selections = select(
-            targets,
-            settings.num_candidates,
-            settings.seed,
-            s,
-            chunk=max(1, default_chunk(device, proposal.dim) // max(size for size, _, _ in parts)),  # draws
-            device=device,
-            progress=_shifted(progress, s * settings.num_candidates, len(stages)),
-        )
+        draws = max(size for size, _, _ in parts)
+        try:
+            selections = select(
+                targets,
+                settings.num_candidates,
+                settings.seed,
+                s,
+                chunk=max(1, default_chunk(device, proposal.dim) // draws),
+                device=device,
+                progress=_shifted(progress, s * settings.num_candidates, len(stages)),
+            )
+        except NoCandidate as error:
+            raise ModelError(f"model {settings.model.name}, stage {s}: {error}") from error
         addresses = np.zeros(len(x), np.int64)
         for (size, _, which), found in zip(parts, selections, strict=True):
             indices = found.indices.numpy()
@@ -134,7 +141,11 @@ def _subtract(
 
 
 def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, stage: int) -> np.ndarray:
-    """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim)."""
+    """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim).
+
+    Raises:
+        ModelError: a value that is not finite, or beyond any picture's.
+    """
     unique, inverse = np.unique(addresses, return_inverse=True)
     made = np.empty((len(unique), proposal.block_dim))
     draws = unique % MAX_JOINT_BLOCKS
@@ -146,6 +157,8 @@ def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, sta
                 z = standard_normals(seed, k, (draw + 1) * proposal.latent_dim, stage)
                 y = proposal.candidates(z[:, draw * proposal.latent_dim :].double())
                 made[part] = proposal.synthesise(y).numpy()
+    if not np.abs(made).max(initial=0) < MAX_VALUE:
+        raise ModelError(f"stage {stage} of the model makes values that no picture has")
     return made[inverse.reshape(-1)]
 
 

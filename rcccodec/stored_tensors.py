@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rcccodec.description import printable
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import ModelError
 
 if TYPE_CHECKING:
@@ -30,5 +30,5 @@ def parse_tensors(data: bytes, file: Path) -> dict[str, Tensor]:
         raise ModelError(f"{file}: not readable (a header of {header_bytes} bytes)")
     try:
         return load(data)
-    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+    except (SafetensorError, *DAMAGE) as error:
         raise ModelError(f"{file}: not readable ({printable(error, 200)})") from error

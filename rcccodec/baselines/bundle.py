@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcccodec.description import MAX_JSON_BYTES, parse_json, printable
+from rcccodec.description import DAMAGE, MAX_JSON_BYTES, parse_json, printable
 from rcccodec.errors import ModelError
 from rcccodec.model_search import model_folders, read_bounded, read_weights
 from rcccodec.stored_tensors import parse_tensors
@@ -31,8 +31,6 @@ BUNDLE_VERSION = 1
 DESCRIPTION, WEIGHTS = "baseline.json", "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
 _TABLE_FIELDS = ("cdfs", "lengths", "offsets")
-# what reading a description of the wrong shape can raise before a check of ours does
-_DAMAGE = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
         raise ModelError(f"{file}: not a description of a baseline of version {BUNDLE_VERSION}")
     try:
         return _build(path, card, hashlib.sha256(data).hexdigest())
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged baseline ({printable(cause, 200)})") from error
 

@@ -272,7 +272,7 @@ def decide(
     Only blocks with several nominees left, or with a certificate in doubt, have theirs made again in float64.
 
     Raises:
-        ValueError: some block has no candidate of finite score.
+        NoCandidate: some block has no candidate of finite score.
     """
     place, num_blocks = torch.device(device), len(target.x)
     nominees = nominees.pruned()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rcccodec.commands import console
-from rcccodec.description import printable
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import ModelError
 from rcccodec.model_search import MAX_RUNGS
 
@@ -107,7 +107,7 @@ def models(as_json: bool) -> None:
             cards[name] = card
         except ModelError as error:
             console.remark(f"warning: {error}", quiet=False)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        except DAMAGE:
             console.remark(f"warning: {model_path(name)}: damaged model description", quiet=False)
     if as_json:
         console.say(json.dumps(cards, indent=2))
