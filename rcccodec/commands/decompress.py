@@ -67,7 +67,7 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
 @click.option(
     "--keep-going",
     is_flag=True,
-    help="Of a damaged archive, write every image that is intact and name the lost ones; exit code 4 if any is.",
+    help="Of a damaged archive, write every image that is intact and name the lost ones, with exit code 4.",
 )
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
