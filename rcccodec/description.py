@@ -44,7 +44,7 @@ def parse_json(text: bytes | str, *, finite: bool = True) -> Any:
     except RecursionError:
         raise ValueError(f"deeper than {MAX_DEPTH} levels") from None
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [part for whole in level for part in _parts(whole) if isinstance(part, dict | list)]
         if not level:
             return value
