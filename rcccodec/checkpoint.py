@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -58,6 +59,14 @@ def steps_done(values: dict[str, Any], steps: int) -> int:
     if not isinstance(done, int) or not 0 <= done <= steps:
         raise ValueError(f"step {printable(done, 20)} of {steps}")
     return done
+
+
+def seconds_spent(values: dict[str, Any]) -> float:
+    """How long a checkpoint's run had taken; ValueError or the like for what is no such number."""
+    seconds = float(values["seconds"])
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"{seconds} seconds")
+    return seconds
 
 
 def fitting(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:

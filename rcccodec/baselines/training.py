@@ -22,6 +22,7 @@ from rcccodec.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
+    seconds_spent,
     steps_done,
 )
 from rcccodec.description import DAMAGE, printable
@@ -179,7 +180,7 @@ def _train(
             network.load_state_dict(_under(tensors, "network."))
             restore_optimizer(optimizer, _under(tensors, "optimizer."))
             torch.set_rng_state(tensors["rng"])
-            step, seconds = steps_done(values, plan.steps), float(values["seconds"])
+            step, seconds = steps_done(values, plan.steps), seconds_spent(values)
             lagrangian, rate, error = values["means"]
             means = [float(lagrangian), float(rate), float(error)]
         except DAMAGE as error:

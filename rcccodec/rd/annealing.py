@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from rcccodec.checkpoint import fitting, steps_done
+from rcccodec.checkpoint import fitting, seconds_spent, steps_done
 from rcccodec.description import DAMAGE, printable
 from rcccodec.distortion import paired
 from rcccodec.errors import InputError, ModelError
@@ -304,7 +304,7 @@ def _march(
         device = tensors["z"].device
         try:
             held = fitting(found[0], tensors)
-            done, clock[0] = steps_done({"step": found[1]["done"]}, last), float(found[1]["seconds"])
+            done, clock[0] = steps_done({"step": found[1]["done"]}, last), seconds_spent(found[1])
         except DAMAGE as error:
             raise ModelError(f"{name}: not a usable checkpoint ({printable(error, 200)})") from error
         tensors |= {k: v.to(device) if k in STATE else v for k, v in held.items()}

@@ -19,6 +19,7 @@ from rcccodec.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
+    seconds_spent,
     steps_done,
 )
 from rcccodec.description import DAMAGE, printable
@@ -163,7 +164,7 @@ def _restore(
             module.load_state_dict(_below(tensors, f"m.{m}."))
         for o, optimizer in optimizers.items():
             restore_optimizer(optimizer, _below(tensors, f"o.{o}."))
-        return steps_done(values, steps), float(values["seconds"])
+        return steps_done(values, steps), seconds_spent(values)
     except DAMAGE as error:
         cause = printable(" ".join(str(error).split()), 200)
         raise ModelError(f"{name}: not a usable checkpoint ({cause})") from error

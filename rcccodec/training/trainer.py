@@ -17,6 +17,7 @@ from rcccodec.checkpoint import (
     optimizer_tensors,
     restore_optimizer,
     save_checkpoint,
+    seconds_spent,
     steps_done,
 )
 from rcccodec.description import DAMAGE, printable
@@ -209,7 +210,7 @@ def _train(
             generator.load_state_dict(_under(tensors, "generator."))
             encoder.load_state_dict(_under(tensors, "encoder."))
             restore_optimizer(optimizer, _under(tensors, "optimizer."))
-            step, seconds = steps_done(values, plan.steps), float(values["seconds"])
+            step, seconds = steps_done(values, plan.steps), seconds_spent(values)
             loss_bits, beta = float(values["loss_bits"]), float(values["beta"])
             rate_bits = float(values.get("rate_bits", math.nan))
             distortion = float(values.get("distortion", math.nan))
