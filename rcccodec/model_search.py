@@ -1,4 +1,4 @@
-"""Where model bundles lie and what they are called: reads no weights, imports neither torch nor NumPy."""
+"""Where model bundles lie and what they are called: parses no weights, imports neither torch nor NumPy."""
 
 from __future__ import annotations
 
@@ -30,9 +30,19 @@ def model_folders() -> list[Path]:
 
 def list_models() -> list[str]:
     """Names of the models that can be found, sorted."""
-    return sorted(
-        {p.parent.name for folder in model_folders() for p in folder.glob("*/model.json") if p.is_file()}
-    )
+    return sorted({file.parent.name for file in descriptions(MODEL)})
+
+
+def descriptions(name: str) -> Iterator[Path]:
+    """The files ``name`` of all bundles, in the order in which they are looked for.
+
+    Folders that cannot be read, and hidden ones, which a killed writer may leave, are passed over.
+    """
+    for folder in model_folders():
+        with contextlib.suppress(OSError):
+            for bundle in sorted(os.listdir(folder)):
+                if not bundle.startswith(".") and os.path.isfile(folder / bundle / name):
+                    yield folder / bundle / name
 
 
 def model_path(name_or_path: str | os.PathLike[str]) -> Path:
@@ -123,12 +133,11 @@ def wrong_model(model_id: bytes, name: str, sha256: str) -> ModelError:
 
 def _found(model_id: bytes, description: str) -> Iterator[tuple[Path, str]]:
     """Descriptions of that file name whose hash begins with ``model_id``, and the hash."""
-    for folder in model_folders():
-        for file in sorted(folder.glob(f"*/{description}")):
-            with contextlib.suppress(ModelError):
-                digest = hashlib.sha256(read_bounded(file, MAX_JSON_BYTES))
-                if digest.digest().startswith(model_id):
-                    yield file, digest.hexdigest()
+    for file in descriptions(description):
+        with contextlib.suppress(ModelError):
+            digest = hashlib.sha256(read_bounded(file, MAX_JSON_BYTES))
+            if digest.digest().startswith(model_id):
+                yield file, digest.hexdigest()
 
 
 def _names() -> str:

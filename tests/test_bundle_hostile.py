@@ -339,6 +339,7 @@ def test_damaged_neighbours_do_not_hide_the_right_model(models: Path, rcc):
     twin = Path(shutil.copytree(models / "grey", models / "aaa"))
     (twin / "weights.safetensors").write_bytes(b"")  # the right description, and no weights
     os.mkfifo(models / "b")
+    shutil.copytree(models / "grey", models / ".grey.0123.tmp")
     (models / os.fsdecode(b"c\xff")).mkdir()
     assert find_models(sha256[:6]) == [twin, models / "grey"]
     with watched():

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcccodec.description import DAMAGE, MAX_JSON_BYTES, parse_json, printable
 from rcccodec.errors import ModelError
-from rcccodec.model_search import model_folders, read_bounded, read_weights
+from rcccodec.model_search import descriptions, model_folders, read_bounded, read_weights
 from rcccodec.stored_tensors import parse_tensors
 
 if TYPE_CHECKING:
@@ -134,9 +134,10 @@ def bundle_path(name_or_path: str | os.PathLike[str]) -> Path:
     for place in places:
         if os.path.isfile(place / DESCRIPTION):  # False for names the system cannot even look up
             return place
-    raise ModelError(f"{name_or_path}: no such baseline (found: {', '.join(list_bundles()) or 'none'})")
+    known = ", ".join(map(printable, list_bundles())) or "none"
+    raise ModelError(f"{printable(name_or_path)}: no such baseline (found: {known})")
 
 
 def list_bundles() -> list[str]:
     """Names of the baselines that can be found, sorted."""
-    return sorted({p.parent.name for folder in model_folders() for p in folder.glob(f"*/{DESCRIPTION}")})
+    return sorted({file.parent.name for file in descriptions(DESCRIPTION)})
