@@ -35,6 +35,7 @@ from rcccodec.published_models import PUBLISHED, published
 PACKAGE = Path(rcccodec.__file__).parent
 ROOT = PACKAGE.parent
 SPARE_BYTES = 64 << 20  # of address space that loading may take beyond what importing everything took
+USE_BYTES = 384 << 20  # likewise, of compressing blocks of the largest size there is
 ESCAPES = "\x1b]0;owned\x07\x9b31m\u202e"
 EARLIER = bytes.fromhex("e5eb0f8ddf82")  # a mnist that another one followed
 
@@ -145,6 +146,53 @@ def test_no_hostile_bundle_makes_a_loader_ask_for_much_memory(whole: Path, tmp_p
     )  # fmt: skip
     assert made.stderr == ""
     assert made.stdout == "control\n"
+
+
+USE_CHILD = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+import torch
+from rcccodec import codec
+from rcccodec.bundle import bundle_files, load_model
+from rcccodec.channel import distances, remake
+from rcccodec.proposals.generator import GeneratorSpec, build_generator
+
+torch.set_num_threads(1)
+folder, spare = Path(sys.argv[1]), int(sys.argv[2])
+for side in (8, 128):
+    generator = build_generator(GeneratorSpec("mlp", (side, side, 1), 1, 1, 1)).eval()
+    stage = {"block": [side, side], "beta": 1.0, "rate_bits": 1.0, "distortion": 1.0, "generator": 0,
+             "zipf_rate_millibits": 9, "fitted": {"mincost": [65536 - 79] + [1] * 79}, "prior": None}
+    card = {"channels": 1, "default_rung": 0, "default_num_candidates": 2048, "default_seed": 0,
+            "rungs": [{"beta": 1.0, "stages": [stage]}]}
+    for name, data in bundle_files(card, [generator], {}, "").items():
+        (folder / name).write_bytes(data)
+    model, x = load_model(folder), np.zeros((side, side), np.uint8)
+    if side == 8:
+        codec.compress(x, model)  # all that is imported is, now
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + spare,) * 2)
+made = codec.compress(x, model)
+print(codec.decompress(made.data, model)[0].shape)
+distances._CHUNK_VALUES_CPU = remake._VALUES_AT_ONCE = 1 << 40
+try:
+    codec.compress(x, model)
+    print("the limit does not bite")
+except (RuntimeError, MemoryError):
+    print("control")
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc to know what is taken")
+def test_first_use_of_a_small_bundle_of_large_blocks_takes_bounded_memory(tmp_path: Path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    made = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", USE_CHILD, str(tmp_path), str(USE_BYTES)],
+        capture_output=True, text=True, env=environment, check=False, timeout=120,
+    )  # fmt: skip
+    assert made.stderr == ""
+    assert made.stdout == "(128, 128)\ncontrol\n"
 
 
 WIDE = [
