@@ -10,7 +10,18 @@ from collections.abc import Sequence
 import click
 
 import rcccodec
-from rcccodec.commands import bench, compress, console, decompress, inspect, rd, refit, train, train_ntc
+from rcccodec.commands import (
+    bench,
+    compress,
+    console,
+    decompress,
+    inspect,
+    rd,
+    refit,
+    train,
+    train_ntc,
+    verify,
+)
 from rcccodec.errors import LimitError, RccError
 
 
@@ -56,6 +67,7 @@ for _command in (
     compress.compress,
     decompress.decompress,
     inspect.info,
+    verify.verify,
     inspect.models,
     inspect.samples,
     train.train,

@@ -51,7 +51,7 @@ def cut(sources: Sequence[np.ndarray], settings: Settings, blocks: int) -> list[
     parts: list[Part] = []
     first, last = 0, 0
     counts: list[list[int]] = []
-    for layout in group_images(sources, settings.tile):
+    for layout in group_images(sources, settings.tile, apart=settings.apart):
         own = [replace(layout, count=1).num_blocks(stage.block) for stage in stages]
         # images that fill whole shared indices of every stage
         unit = math.lcm(*(g // math.gcd(g, n) for g, n in zip(settings.joint_sizes(), own, strict=True)))
@@ -153,7 +153,8 @@ _loaded = lru_cache(maxsize=1)(load_model)
 
 
 def _name(sources: Sequence[np.ndarray], settings: Settings) -> str:
-    hashed = hashlib.sha256(f"{rcccodec.__version__} {settings.model.sha256} {settings.header()}".encode())
+    asked = f"{rcccodec.__version__} {settings.model.sha256} {settings.header()} {settings.apart}"
+    hashed = hashlib.sha256(asked.encode())
     for x in sources:
         hashed.update(f"{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
     return f"{hashed.hexdigest()}.npz"

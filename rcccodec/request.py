@@ -47,6 +47,7 @@ class Request:
     num_candidates: int | None = None
     seed: int | None = None
     joint: bool | None = None
+    apart: bool | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -105,6 +106,7 @@ class Request:
                     seed=self.seed,
                     target_bits=target_bits,
                     target_psnr_db=self.target_psnr_db,
+                    apart=self.apart,
                     device=self.device,
                     progress=told,
                 )
@@ -122,6 +124,7 @@ class Request:
                     num_candidates=self.num_candidates,
                     seed=self.seed,
                     joint=self.joint,
+                    apart=self.apart,
                     device=self.device,
                     progress=told,
                     search=search,

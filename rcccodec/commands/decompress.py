@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rcccodec.commands import console
-from rcccodec.errors import OutputError, RccError
+from rcccodec.errors import FormatError, OutputError, RccError
 
 if TYPE_CHECKING:
     from rcccodec.latent.file import Region
@@ -32,6 +32,7 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
         "rcc decompress - -o - < photo.rcc > photo.png",
         "rcc decompress photo.rcc -o corner.png --region 0,0,320,200",
         "rcc decompress half-loaded.rcc -o photo.png --partial",
+        "rcc decompress damaged.rcc -o pictures/ --keep-going",
     )
 )
 @click.argument("source", metavar="INPUT")
@@ -63,6 +64,11 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Take a file that was cut short, of one image and a model of latents: its tiles of 256x256 "
     "pixels that are whole, and the mean colour elsewhere. Checksums are not verified.",
 )
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Of a damaged archive, write every image that is intact and name the lost ones; exit code 4 if any is.",
+)
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def decompress(
@@ -72,6 +78,7 @@ def decompress(
     max_pixels: int | None,
     region: "Region | None",
     partial: bool,
+    keep_going: bool,
     no_overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -84,12 +91,16 @@ def decompress(
     an archive (path.rcc.png and path.rcc where two would clash); files that cannot be read are named and
     passed over, with the exit code of the first.
     """
+    if keep_going and (region is not None or partial):
+        raise click.UsageError("--keep-going is for archives, --region and --partial are for one image")
     if os.path.isdir(source):
         if output == console.STANDARD_STREAM:
             raise click.UsageError("a folder cannot go to standard output: name a folder with -o")
         if region is not None or partial:
             raise click.UsageError("--region and --partial are for one file, not for a folder")
-        _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet)
+        _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet, keep_going)
+    elif keep_going:
+        _decompress_intact(source, output, model, max_pixels, not no_overwrite, quiet)
     else:
         options = {"region": region} | ({"max_pixels": max_pixels} if max_pixels else {})
         _decompress_file(source, output, model, options, not no_overwrite, quiet, partial=partial)
@@ -133,8 +144,7 @@ def _decompress_file(
         atomic.write_stdout(image_bytes(images[0], ".png"))
         return
     if into_folder:
-        digits = max(4, len(str(count - 1)))
-        files = {f"{i:0{digits}}.png": image_bytes(x, ".png") for i, x in enumerate(images)}
+        files = {_numbered(i, count): image_bytes(x, ".png") for i, x in enumerate(images)}
         atomic.write_folder(output, files, overwrite=overwrite)
     else:
         write_image(output, images[0], overwrite=overwrite)
@@ -144,8 +154,54 @@ def _decompress_file(
         console.say(f"{output}: {several}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
 
 
+def _decompress_intact(
+    source: str, output: str, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+) -> None:
+    """Every intact image of a file to the folder ``output``; a FormatError that names the lost ones."""
+    from rcccodec import container
+    from rcccodec.commands.verify import lost_images
+
+    data = console.read_input(source)
+    with console.about(source):
+        found = container.salvage(data)
+        if found.num_images > 1 and not found.groups:
+            raise FormatError("no image of it is intact")
+    if not found.faults or found.num_images == 1:
+        options = {"max_pixels": max_pixels} if max_pixels else {}
+        _decompress_file(source, output, model, options, overwrite, quiet)
+        return
+    _check_output(output, found.num_images, overwrite)
+
+    from rcccodec import atomic, codec
+    from rcccodec.images import image_bytes
+
+    with console.about(source):
+        made = codec.decompress_intact(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+    files = {_numbered(i, made.num_images): image_bytes(x, ".png") for i, x in made.images.items()}
+    atomic.write_folder(output, files, overwrite=overwrite)
+    if not quiet:
+        console.say(f"{output}: {len(files)} of {made.num_images} images")
+    for fault in made.faults:
+        console.remark(f"{console.shown(source)}: {fault}", quiet)
+    ends = [[_numbered(i, made.num_images) for i in run] for run in lost_images(found)]
+    lost = ", ".join(first if first == last else f"{first} to {last}" for first, last in ends)
+    kept = f"{len(files)} of {made.num_images} images are intact"
+    raise FormatError(f"{console.shown(source)}: damaged; {kept}, lost: {lost or 'none'}")
+
+
+def _numbered(image: int, num_images: int) -> str:
+    """The name of one image of an archive."""
+    return f"{image:0{max(4, len(str(num_images - 1)))}}.png"
+
+
 def _decompress_folder(
-    source: Path, output: Path, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+    source: Path,
+    output: Path,
+    model: str | None,
+    max_pixels: int | None,
+    overwrite: bool,
+    quiet: bool,
+    keep_going: bool,
 ) -> None:
     from rcccodec import container
     from rcccodec.atomic import output_error
@@ -157,13 +213,17 @@ def _decompress_folder(
     for name in names:
         try:
             with console.about(str(source / name)):
-                groups = container.unpack(console.read_input(str(source / name)))[1]
+                data = console.read_input(str(source / name))
+                if keep_going:
+                    count = container.salvage(data).num_images
+                else:
+                    count = sum(group.count for group in container.unpack(data)[1])
         except RccError as error:
             console.remark(f"error: {error}", quiet=False)
             failures.append(error)
             continue
         readable.append(name)
-        if sum(group.count for group in groups) > 1:
+        if count > 1:
             archives.add(name)
     targets = _targets(names, archives)
     for name in readable:
@@ -174,6 +234,9 @@ def _decompress_folder(
             except OSError as error:
                 raise output_error(target.parent, error) from error
             end = os.sep if name in archives else ""
+            if keep_going:
+                _decompress_intact(str(source / name), f"{target}{end}", model, max_pixels, overwrite, True)
+                continue
             options = {"max_pixels": max_pixels} if max_pixels else {}
             _decompress_file(str(source / name), f"{target}{end}", model, options, overwrite, True)
         except OutputError:
