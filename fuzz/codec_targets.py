@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +17,7 @@ from fuzz.mutate import number
 from fuzz.target import Target, digest, expect
 from rcccodec import codec, container
 from rcccodec.bundle import AnyModel, load_model
-from rcccodec.errors import FormatError, LimitError
+from rcccodec.errors import FormatError, LimitError, RccError
 from rcccodec.index_code import (
     CodebookPrior,
     FittedCode,
@@ -58,11 +59,13 @@ def codec_targets(folder: Path) -> list[Target]:
         Target("container", _unpack, (*one_shot, *latent), count_share=8, **files),
         Target("decode", partial(_decode, by_id, models["grey"]), one_shot, count_share=2, **files),
         Target("decode-latent", partial(_decode, by_id, models["latent"]), latent, count_share=2, **files),
+        Target("salvage", partial(_intact, by_id, models["latent"]), (*one_shot, *latent, b"@" * 3000),
+               agrees=_is_part, **files),
         Target("prefix", partial(_prefix, models["latent"]), latent, rcc_files.edit),
         *_index_targets(),
         Target("tile", partial(_tile, models["latent"]), _tile_files(latent), count_share=2),
         Target("chunk-code", partial(_chunk_code, models["latent"]), (bytes(8), bytes(range(200)))),
-    ]
+    ]  # fmt: skip
 
 
 def _one_shot_files(grey: AnyModel, colour: AnyModel) -> tuple[bytes, ...]:
@@ -78,6 +81,7 @@ def _one_shot_files(grey: AnyModel, colour: AnyModel) -> tuple[bytes, ...]:
             (colour, ramp.astype(np.uint8), {"index_code": "zipf", "joint": False}),
             (colour, ramp.astype(np.uint8), {"rung": 2, "coder": "orc", "num_candidates": 1 << 12}),
             (colour, digits, {"joint": True, "num_candidates": 1 << 14}),
+            (colour, [*digits, ramp.astype(np.uint8)], {"apart": True, "num_candidates": 256}),
         )
     ]  # fmt: skip
     return tuple(made)
@@ -96,9 +100,6 @@ def _latent_files(model: AnyModel) -> tuple[bytes, ...]:
 
 
 def _unpack(data: bytes) -> Any:
-    with_salvage = getattr(container, "salvage", None)
-    if with_salvage is not None:
-        _swallow(with_salvage, data)
     _swallow(container.unpack_prefix, data)
     found = container.unpack(data)
     expect(container.pack(*found) == data, "pack does not give back what unpack read")
@@ -115,6 +116,23 @@ def _swallow(read: Callable[[bytes], Any], data: bytes) -> None:
 def _decode(models: dict[bytes, AnyModel], other: AnyModel, data: bytes) -> str:
     model = models.get(data[4:10], other)
     return digest(codec.decompress(data, model, max_pixels=MAX_PIXELS))
+
+
+def _intact(models: dict[bytes, AnyModel], other: AnyModel, data: bytes) -> frozenset[tuple[int, str]]:
+    """The number and content of every image that is left."""
+    model = next((model for name, model in models.items() if name in data), other)
+    found = codec.decompress_intact(data, model, max_pixels=MAX_PIXELS)
+    expect(all(0 <= number < found.num_images for number in found.images), "an image of no number")
+    whole = None
+    with contextlib.suppress(RccError):
+        whole = digest(codec.decompress(data, model, max_pixels=MAX_PIXELS))
+    expect((whole is not None) == (not found.faults), "whole, and not, at once")
+    expect(whole is None or whole == digest(found.images.values()), "other images than of a whole file")
+    return frozenset((number, digest([image])) for number, image in found.images.items())
+
+
+def _is_part(known: set[frozenset[tuple[int, str]]], value: frozenset[tuple[int, str]]) -> bool:
+    return any(value <= one for one in known)
 
 
 def _prefix(model: AnyModel, data: bytes) -> str:

@@ -18,8 +18,11 @@ from random import Random
 
 from fuzz import pictures, rcc_files
 from fuzz.codec_targets import codec_targets, write_models
+from fuzz.file_targets import IMAGE_PIXELS
 from fuzz.target import Target, expect
 from rcccodec import cli
+from rcccodec.errors import InputError, LimitError
+from rcccodec.images import read_image
 
 DOCUMENTED = (0, 2, 3, 4, 5, 6, 7)  # 1 is a bug, 130 and 143 need a signal
 SCRATCH = "command"
@@ -32,7 +35,8 @@ def command_targets(folder: Path) -> list[Target]:
     images = tuple(pictures.picture_files())
     return [
         Target("command-file", partial(_files, folder), tuple(files), rcc_files.edit),
-        Target("command-image", partial(_images, folder), images, pictures.edit, count_share=0.5),
+        Target("command-image", partial(_images, folder), images, pictures.edit, count_share=0.5,
+               spare_bytes=64 << 20),
     ]
 
 
@@ -58,9 +62,13 @@ def _files(folder: Path, data: bytes) -> str:
 def _images(folder: Path, data: bytes) -> str:
     (folder / SCRATCH).mkdir(exist_ok=True)
     source, made = folder / SCRATCH / "in.png", folder / SCRATCH / "out.rcc"
+    try:
+        read_image(data, max_pixels=IMAGE_PIXELS)
+    except LimitError:
+        return "large"  # rightly taken, and rightly slow
+    except InputError:
+        pass
     source.write_bytes(data)
-    if len(data) > 1 << 15:
-        data = data[: 1 << 15]
     arguments = ["compress", str(source), "-o", str(made), "-m", str(folder / "grey"), "--quiet"]
     code = run_rcc(folder, [*arguments, "--candidates", "16", "--coder", "pfr"], made=made)
     source.unlink()

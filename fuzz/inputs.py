@@ -94,7 +94,7 @@ def attack(target: Target, count: int, seed: int, *, keep: Path | None = None) -
             tally.most_memory_bytes = max(tally.most_memory_bytes, outcome.peak_bytes)
             fault = outcome.fault
             if fault is None and target.is_guarded and not is_mended and not outcome.refused:
-                if outcome.value not in values:
+                if not target.agrees(values, outcome.value):
                     tally.undetected += 1
                     fault = "undetected: damage, and another result"
             _note(tally, data, fault, keep)

@@ -17,9 +17,10 @@ from rcccodec.errors import FormatError
 
 @dataclass(frozen=True)
 class Fields:
-    """A file of version 1 to 3, its fields as they would be written, whether allowed or not.
+    """A file, its fields as they would be written, whether allowed or not; records from version 4 on.
 
-    ``groups``: [mode byte without bits 6 and 7, count, width, height, payload].
+    ``groups``: (mode byte without bits 6 and 7, count, width, height, payload). ``more_images``: that the
+    head of records says than there are.
     """
 
     version: int
@@ -29,6 +30,7 @@ class Fields:
     candidates: int | None
     seed: int
     groups: tuple[tuple[int, int, int, int, bytes], ...] = field(default=())
+    more_images: int = 0
 
     def write(self) -> bytes:
         """The bytes, with right checksums."""
@@ -36,6 +38,8 @@ class Fields:
         head += bytes([self.method & 0xFF, self.log2_candidates & 0xFF])
         head += b"" if self.candidates is None else varint(self.candidates)
         data = head + varint(self.seed)
+        if 4 <= self.version <= 6:
+            return self._records(data)
         checksum = zlib.crc32(data)
         for place, (mode, count, width, height, payload) in enumerate(self.groups):
             last = place == len(self.groups) - 1
@@ -45,14 +49,27 @@ class Fields:
             data += body + checksum.to_bytes(4, "little")
         return data
 
+    def _records(self, head: bytes) -> bytes:
+        head += varint(max(0, sum(group[1] for group in self.groups) + self.more_images))
+        check = zlib.crc32(head)
+        head += check.to_bytes(4, "little")
+        data, first, sums = head, 0, check
+        for mode, count, width, height, payload in self.groups:
+            fields = bytes([mode | 0x40 * (count == 1)]) + varint(first) + (varint(count) if count != 1 else b"")
+            fields += varint(width) + varint(height) + varint(len(payload))
+            fields += (zlib.crc32(fields, check) & 0xFFFF).to_bytes(2, "little")
+            checksum = zlib.crc32(payload, zlib.crc32(fields, check)).to_bytes(4, "little")
+            sums = zlib.crc32(checksum, sums)
+            data += fields + payload + checksum
+            first += count
+        return data + head + sums.to_bytes(4, "little")
+
 
 def read(data: bytes) -> Fields | None:
-    """The fields of a sound file of version 1 to 3, or None."""
+    """The fields of a sound file, or None."""
     try:
         header, groups = container.unpack(data)
     except FormatError:
-        return None
-    if data[3] > container.LATENT_VERSION:
         return None
     n = header.num_candidates
     short = n & (n - 1) == 0
@@ -89,10 +106,12 @@ def _edited(random: Random, fields: Fields, others: Sequence[Fields]) -> Fields:
     if kind == 3:
         return replace(fields, seed=number(random, fields.seed, 65))
     if kind == 4:
-        return replace(fields, version=random.choice((1, 2, 3, 3, 0, 4, 255)))
+        return replace(fields, version=random.choice((1, 2, 3, 4, 5, 6, 0, 7, 255)))
     groups = list(fields.groups)
     at = random.randrange(len(groups))
     mode, count, width, height, payload = groups[at]
+    if kind == 5 and random.randrange(3) == 0:
+        return replace(fields, more_images=random.choice((-1, 1, 1 << 20)))
     if kind == 5:
         groups.insert(at, random.choice(random.choice(others).groups if others else groups))
     elif kind == 6 and len(groups) > 1:

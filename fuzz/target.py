@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Target:
         edit: changes a file and mends what guards it; None: there is nothing to mend.
         is_guarded: damage must not go unseen: of files mutated and not mended, a result that no seed has is
             a corruption that nobody noticed.
+        agrees: whether a result is among those of the seeds, or is one that damage may leave of them.
         count_share: of all inputs, relative to the other targets.
         spare_bytes: of memory, whatever the input.
     """
@@ -33,6 +35,7 @@ class Target:
     seeds: tuple[bytes, ...]
     edit: Mutation | None = None
     is_guarded: bool = False
+    agrees: Callable[[set[Any], Any], bool] = operator.contains
     count_share: float = 1.0
     spare_bytes: int = 32 << 20
 

@@ -1,8 +1,12 @@
-"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically; no pickle."""
+"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically; no pickle.
+
+A checksum of both is beside the values in the file's metadata; checkpoints from before it have none.
+"""
 
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +25,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, An
     Raises:
         OutputError: the file cannot be written.
     """
-    data = save(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"values": json.dumps(values)}
-    )
-    write_bytes(path, data)
+    stored, text = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.dumps(values)
+    write_bytes(path, save(stored, {"values": text, "crc32": _checksum(stored, text)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -35,13 +37,25 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            values = json.loads(file.metadata()["values"])
+            metadata = file.metadata()
+            values = json.loads(metadata["values"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.keys() != {"values"} and metadata["crc32"] != _checksum(tensors, metadata["values"]):
+            raise ValueError("damaged: its checksum does not match")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: not a readable checkpoint ({error})") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path}: not a readable checkpoint (no values)")
     return tensors, values
+
+
+def _checksum(tensors: dict[str, Tensor], values: str) -> str:
+    """CRC-32 of the values' text, then of each tensor, by name: what it is and its bytes."""
+    crc = zlib.crc32(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

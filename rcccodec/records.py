@@ -124,7 +124,7 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
         head, position = second, 0
         faults.append(f"{error}; the head at the end is intact")
     found: list[tuple[int, Group]] = []
-    expected, sums = 0, head.check
+    expected, sums, is_joined = 0, head.check, True
     for record in sorted(_intact(data, position, head), key=lambda record: (record.first, record.start)):
         if record.first < expected:
             continue  # doubled
@@ -132,12 +132,15 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
             faults.append(_lost(expected, record.first))
         found.append((record.first, record.group))
         expected = record.first + record.group.count
-        position = max(position, record.end)
+        is_joined &= record.start == position
+        position = record.end
         sums = zlib.crc32(record.checksum.to_bytes(_CHECKSUM_BYTES, "little"), sums)
     if expected < head.num_images:
         faults.append(_lost(expected, head.num_images))
     if not faults and data[position:] != head.content + sums.to_bytes(_CHECKSUM_BYTES, "little"):
         faults.append("the end of the file is damaged; all images are intact")
+    if not faults and not is_joined:
+        faults.append("there are bytes that belong to no image; all images are intact")
     return head.header, found, head.num_images, faults
 
 

@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import pickletools
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rcccodec.sources.source import Source
 
 SHAPE = (32, 32, 3)
 _BYTES = 3072
+_MOST_TUPLES = 1000  # of a pickle; real ones have a handful
 _BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -95,7 +98,10 @@ def parse_python_batch(data: bytes, name: str) -> NDArray[np.uint8]:
         InputError: it is no such file, or its pickle asks for any other object.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
+        _check_pickle(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in its strings
+            content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
         pixels = content[b"data"].state[-1]
     except Exception as error:  # a damaged pickle may fail in any way
         cause = str(error) or type(error).__name__
@@ -103,6 +109,21 @@ def parse_python_batch(data: bytes, name: str) -> NDArray[np.uint8]:
     if not isinstance(pixels, bytes):
         raise InputError(f"{name}: not a CIFAR-10 python batch: its data are not bytes")
     return _planes_last(pixels, name)
+
+
+def _check_pickle(data: bytes) -> None:
+    """Refuse what would cost the unpickler more than the data are worth, or the interpreter its stack.
+
+    The unpickler allocates up to the largest number in its memo; the hash of nested tuples calls itself for
+    each level. ValueError, as pickletools raises.
+    """
+    tuples = 0
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+            raise ValueError("a number in its memo is too large")
+        tuples += code.name.startswith(("TUPLE", "FROZENSET"))
+        if tuples > _MOST_TUPLES:
+            raise ValueError("too many tuples")
 
 
 class _Array:

@@ -13,6 +13,7 @@ from rcccodec.errors import InputError
 from rcccodec.sources.source import Source
 
 SIDE = 32
+_LEAST_PIXELS = 64  # of an image in the file: a resized one must not cost many times as much
 _MAX_BYTES = 1 << 28  # far above the 47 MB of the largest standard file
 
 
@@ -38,7 +39,12 @@ def load_idx_images(path: Path, name: str, limit: int | None) -> Source:
     images = parse_idx(read_maybe_gzip(path), str(path))
     if images.ndim != 3 or 0 in images.shape:
         raise InputError(f"{path}: an idx file of shape {images.shape}, not one of images")
-    x = np.stack([_resize(image) for image in images[:limit]])[..., None]
+    images = images[:limit]
+    if images[0].size < _LEAST_PIXELS:
+        raise InputError(f"{path}: images of {images.shape[2]}x{images.shape[1]} pixels are too small")
+    x = np.empty((len(images), SIDE, SIDE, 1), np.uint8)
+    for image, resized in zip(images, x, strict=True):
+        resized[:, :, 0] = _resize(image)
     return Source(name, x, (SIDE, SIDE, 1))
 
 
