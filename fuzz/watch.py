@@ -58,8 +58,8 @@ class Watch:
         self._warned: list[str] = []
 
     @contextmanager
-    def watching(self) -> Iterator[Watch]:
-        """Within, `attempt` can be called."""
+    def watching(self, *, quiet: bool = True) -> Iterator[Watch]:
+        """Within, `attempt` can be called; not ``quiet``, standard error stays what it is and is not looked at."""
         limits = resource.getrlimit(resource.RLIMIT_AS)
         handlers = {number: signal.signal(number, _stop) for number in (signal.SIGALRM, signal.SIGPROF)}
         sys.stderr.flush()
@@ -70,7 +70,9 @@ class Watch:
             warnings.showwarning = lambda message, category, *_: self._warned.append(
                 f"{category.__name__}: {message}"
             )
-            os.dup2(said.fileno(), 2)
+            self._is_quiet = quiet
+            if quiet:
+                os.dup2(said.fileno(), 2)
             used = _status("VmSize") or 0
             resource.setrlimit(resource.RLIMIT_AS, (used + _SPACE_BYTES, limits[1]))
             try:
@@ -122,6 +124,8 @@ class Watch:
             self._warned.clear()
             return f"a warning: {text:.160}"
         sys.stderr.flush()
+        if not self._is_quiet:
+            return None
         if size := os.lseek(2, 0, os.SEEK_CUR):
             self._said.seek(0)
             text = self._said.read(size).decode(errors="replace")

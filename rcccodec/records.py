@@ -137,10 +137,10 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
         sums = zlib.crc32(record.checksum.to_bytes(_CHECKSUM_BYTES, "little"), sums)
     if expected < head.num_images:
         faults.append(_lost(expected, head.num_images))
-    if not faults and data[position:] != head.content + sums.to_bytes(_CHECKSUM_BYTES, "little"):
-        faults.append("the end of the file is damaged; all images are intact")
     if not faults and not is_joined:
         faults.append("there are bytes that belong to no image; all images are intact")
+    if not faults and data[position:] != head.content + sums.to_bytes(_CHECKSUM_BYTES, "little"):
+        faults.append("the end of the file is damaged; all images are intact")
     return head.header, found, head.num_images, faults
 
 
