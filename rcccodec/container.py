@@ -172,7 +172,7 @@ def unpack_prefix(data: bytes) -> tuple[Header, Group]:
     cursor = Cursor(data)
     header = read_header(cursor)
     if header.records:
-        raise LimitError("a part of an archive: use --keep-going, which gives the images that are whole")
+        raise LimitError("a part of a file of several images: --keep-going gives those that are whole")
     flags, count, width, height = _read_size(cursor, 0)
     if count != 1 or not flags & _LAST_GROUP:
         raise LimitError("a part of a file of several images: only one image can be read in part")

@@ -36,9 +36,9 @@ groups = st.builds(
 )
 
 
-def worked_example() -> bytes:
+def worked_example(name: str = "example") -> bytes:
     text = files("rcccodec").joinpath("FORMAT.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```example\n(.*?)```", text, flags=re.DOTALL)
+    (block,) = re.findall(rf"```{name}\n(.*?)```", text, flags=re.DOTALL)
     return bytes.fromhex(" ".join(line.split("  ")[0] for line in block.splitlines()))
 
 
@@ -50,6 +50,12 @@ def with_checksum(body: bytes) -> bytes:
 def test_the_worked_example_of_the_specification_is_what_pack_writes() -> None:
     assert pack(HEADER, GROUPS) == worked_example()
     assert unpack(worked_example()) == (HEADER, GROUPS)
+
+
+def test_the_example_of_records_is_what_pack_writes() -> None:
+    header = replace(HEADER, records=True)
+    assert pack(header, GROUPS) == worked_example("records")
+    assert unpack(worked_example("records")) == (header, GROUPS)
 
 
 def test_wire_numbers_are_those_of_the_specification() -> None:

@@ -85,8 +85,8 @@ if TYPE_CHECKING:
 @click.option(
     "--apart/--no-apart",
     default=None,
-    help="Give every image of an archive a payload and a checksum of its own, some 15 bytes, so that damage to "
-    "one loses no other. Images of more than one tile have them always. Default: for models of latents.",
+    help="Give every image of an archive a payload and a checksum of its own, some 14 bytes, so that damage "
+    "to one loses no other. Images of more than one tile have them always. Default: for models of latents.",
 )
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(

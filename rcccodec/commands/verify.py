@@ -55,9 +55,9 @@ def verify(
 ) -> None:
     """Say whether .rcc files are whole: their structure and every checksum.
 
-    INPUT is a file, - for standard input, or a folder, whose .rcc files are all looked at. Of a damaged archive
-    the lost images are named by their numbers, from 0; rcc decompress --keep-going gives the others. Exit code
-    0 if all are whole, else that of the first that is not: 4 for damage.
+    INPUT is a file, - for standard input, or a folder, whose .rcc files are all looked at. Of a damaged
+    archive the lost images are named by their numbers, from 0; rcc decompress --keep-going gives the others.
+    Exit code 0 if all are whole, else that of the first that is not: 4 for damage.
     """
     verdicts: list[Verdict] = []
     failures: list[RccError] = []
