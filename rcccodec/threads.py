@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from rcccodec.channel.arithmetic import full_float32
+from rcccodec.arithmetic import full_float32
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
