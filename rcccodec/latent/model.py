@@ -27,6 +27,7 @@ from rcccodec.latent.prior import SlopePrior
 from rcccodec.latent.spec import LatentSpec
 from rcccodec.model import number
 from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_bounded
+from rcccodec.threads import one_thread
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 26
@@ -176,6 +177,7 @@ def _network(spec: LatentSpec, tensors: dict[str, Tensor]) -> LatentNetwork:
     return network.eval().requires_grad_(False)
 
 
+@one_thread()  # which exponentials are of a vector's end depends on their number
 def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePrior:
     slopes, shape = len(spec.betas), (spec.classes, spec.latent_dim)
     for name in _PRIOR_FIELDS:
