@@ -70,7 +70,10 @@ def codec_targets(folder: Path) -> list[Target]:
 
 def _one_shot_files(grey: AnyModel, colour: AnyModel) -> tuple[bytes, ...]:
     rng = np.random.default_rng(0)
-    flat, ramp = np.full((8, 8), 90, np.uint8), np.arange(24 * 20 * 3, dtype=np.uint32).reshape(24, 20, 3) % 251
+    flat, ramp = (
+        np.full((8, 8), 90, np.uint8),
+        np.arange(24 * 20 * 3, dtype=np.uint32).reshape(24, 20, 3) % 251,
+    )
     digits = [rng.integers(0, 256, (8, 8), np.uint8) for _ in range(6)]
     made = [
         codec.compress(x, model, **options).data
@@ -240,6 +243,3 @@ def _chunk_code(model: LatentModel, data: bytes) -> str:
     found = chunk_codes.decode_indices(payload, bits, codes, n)
     expect(chunk_codes.encode_indices(found, bits, codes, n) == payload, "other bytes than were decoded")
     return digest([found])
-
-
-

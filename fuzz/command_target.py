@@ -31,12 +31,20 @@ SCRATCH = "command"
 def command_targets(folder: Path) -> list[Target]:
     """Targets of ``rcc``, with the tiny models below ``folder``."""
     write_models(folder)
-    files = [seed for target in codec_targets(folder) if target.name.startswith("decode") for seed in target.seeds]
+    files = [
+        seed for target in codec_targets(folder) if target.name.startswith("decode") for seed in target.seeds
+    ]
     images = tuple(pictures.picture_files())
     return [
         Target("command-file", partial(_files, folder), tuple(files), rcc_files.edit),
-        Target("command-image", partial(_images, folder), images, pictures.edit, count_share=0.5,
-               spare_bytes=64 << 20),
+        Target(
+            "command-image",
+            partial(_images, folder),
+            images,
+            pictures.edit,
+            count_share=0.5,
+            spare_bytes=64 << 20,
+        ),
     ]
 
 
@@ -75,7 +83,9 @@ def _images(folder: Path, data: bytes) -> str:
     return str(code)
 
 
-def run_rcc(folder: Path, arguments: Sequence[str], *, made: Path | None = None, lines: int | None = 1) -> int:
+def run_rcc(
+    folder: Path, arguments: Sequence[str], *, made: Path | None = None, lines: int | None = 1
+) -> int:
     """The exit code of ``rcc`` with these arguments, its promises checked.
 
     Args:
@@ -92,7 +102,9 @@ def run_rcc(folder: Path, arguments: Sequence[str], *, made: Path | None = None,
     if code == 0:
         expect(not failures, f"success with an error: {said.strip():.120}")
     elif lines is not None:
-        expect(len(failures) == lines and out.getvalue() == b"", f"{len(failures)} errors: {said.strip():.120}")
+        expect(
+            len(failures) == lines and out.getvalue() == b"", f"{len(failures)} errors: {said.strip():.120}"
+        )
         expect(not any(c in said for c in "\x1b\x07\x00"), "control characters on standard error")
     if made is not None and code == 0:
         expect(made.exists(), "success, and nothing made")
@@ -118,6 +130,3 @@ def _captured(folder: Path) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
             del os.environ["RCC_MODELS"]
         else:
             os.environ["RCC_MODELS"] = kept[2]
-
-
-

@@ -63,7 +63,9 @@ def idx_files() -> list[bytes]:
 
 def edit_idx(random: Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
     """Another shape, with as many bytes as it says if they are few."""
-    shape = [number(random, 28, random.choice((5, 9, 32))) for _ in range(random.choice((3, 3, 3, 0, 1, 2, 9)))]
+    shape = [
+        number(random, 28, random.choice((5, 9, 32))) for _ in range(random.choice((3, 3, 3, 0, 1, 2, 9)))
+    ]
     wanted = 1
     for side in shape:
         wanted *= side & 0xFFFFFFFF

@@ -112,7 +112,11 @@ def _baseline(scratch: Scratch, data: bytes) -> Any:
 
 def _checkpoints(scratch: Scratch) -> tuple[bytes, ...]:
     generator = torch.Generator().manual_seed(0)
-    tensors = {"weights": torch.randn(5, 4, generator=generator), "step": torch.tensor(7.0), "none": torch.zeros(0)}
+    tensors = {
+        "weights": torch.randn(5, 4, generator=generator),
+        "step": torch.tensor(7.0),
+        "none": torch.zeros(0),
+    }
     files = []
     for values in ({"step": 3, "plan": {"slopes": [0.1, 1.0]}, "name": "ä"}, {}):
         path = scratch.folder / "checkpoint"

@@ -1,7 +1,7 @@
 """Mutated inputs by the hundred thousand, counted: what failed, what hung, what damage nobody noticed.
 
-    python -m fuzz.inputs                    all targets, full size
-    python -m fuzz.inputs --count 5000 image checkpoint
+python -m fuzz.inputs                    all targets, full size
+python -m fuzz.inputs --count 5000 image checkpoint
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ def _memory() -> str | None:
 
 def main() -> None:
     """The command line of this module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="targets; none: all")
     parser.add_argument("--count", type=int, default=COUNT, help="inputs in all")
     parser.add_argument("--seed", type=int, default=1)

@@ -28,7 +28,9 @@ def mutate_text(random: Random, text: bytes, others: Sequence[bytes] = ()) -> by
         odd = random.choice((b"[" * 100_000, b'{"a":' * 50_000, b"9" * 5000, b"1e999", b"NaN", b"-Infinity"))
         return text[:at] + odd + text[at:]
     if kind == 2:  # a key twice
-        return text.replace(b",", b"," + random.choice((b'"bundle_version": 9,', b'"spec": [],', b'"": 0,')), 1)
+        return text.replace(
+            b",", b"," + random.choice((b'"bundle_version": 9,', b'"spec": [],', b'"": 0,')), 1
+        )
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):

@@ -70,7 +70,9 @@ def _set_byte(random: Random, data: bytes, _: Sequence[bytes]) -> bytes:
 
 def _set_run(random: Random, data: bytes, _: Sequence[bytes]) -> bytes:
     begin, end = _part(random, data)
-    return data[:begin] + bytes([random.choice((0, 0xFF, random.randrange(256)))]) * (end - begin) + data[end:]
+    return (
+        data[:begin] + bytes([random.choice((0, 0xFF, random.randrange(256)))]) * (end - begin) + data[end:]
+    )
 
 
 def _set_word(random: Random, data: bytes, _: Sequence[bytes]) -> bytes:

@@ -55,7 +55,9 @@ class Fields:
         head += check.to_bytes(4, "little")
         data, first, sums = head, 0, check
         for mode, count, width, height, payload in self.groups:
-            fields = bytes([mode | 0x40 * (count == 1)]) + varint(first) + (varint(count) if count != 1 else b"")
+            fields = (
+                bytes([mode | 0x40 * (count == 1)]) + varint(first) + (varint(count) if count != 1 else b"")
+            )
             fields += varint(width) + varint(height) + varint(len(payload))
             fields += (zlib.crc32(fields, check) & 0xFFFF).to_bytes(2, "little")
             checksum = zlib.crc32(payload, zlib.crc32(fields, check)).to_bytes(4, "little")

@@ -40,7 +40,9 @@ def edit_bundle(random: Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
         description = mutate_text(random, description)
     else:
         weights = edit_tensors(random, weights, [split(seed)[1] for seed in seeds])
-    return join(_HASH.sub(rb"\g<1>" + hashlib.sha256(weights).hexdigest().encode() + rb"\g<2>", description), weights)
+    return join(
+        _HASH.sub(rb"\g<1>" + hashlib.sha256(weights).hexdigest().encode() + rb"\g<2>", description), weights
+    )
 
 
 def edit_tensors(random: Random, data: bytes, seeds: Sequence[bytes]) -> bytes:

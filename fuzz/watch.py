@@ -26,6 +26,7 @@ WAIT = 10  # times that, by the clock: for what waits without working
 SPARE_BYTES, BYTES_PER_BYTE = 32 << 20, 32  # of peak memory: whatever the input, and for each byte of it
 _SPACE_BYTES = 4 << 30  # of addresses, above what is there already
 
+
 class Fault(Exception):
     """An outcome that is neither a result nor a documented error."""
 
@@ -59,7 +60,7 @@ class Watch:
 
     @contextmanager
     def watching(self, *, quiet: bool = True) -> Iterator[Watch]:
-        """Within, `attempt` can be called; not ``quiet``, standard error stays what it is and is not looked at."""
+        """Within, `attempt` can be called; not ``quiet``, standard error is left alone."""
         limits = resource.getrlimit(resource.RLIMIT_AS)
         handlers = {number: signal.signal(number, _stop) for number in (signal.SIGALRM, signal.SIGPROF)}
         sys.stderr.flush()

@@ -98,7 +98,7 @@ def _is_image(member: tarfile.TarInfo) -> bool:
 
 
 def _read_members(tar: tarfile.TarFile, wanted: set[str], path: Path) -> dict[str, _Read]:
-    """The images of the wanted names, decoded one by one: what is no image must not be kept with the others."""
+    """The wanted images, decoded one by one: what is no image must not be kept with the others."""
     decoded: dict[str, _Read] = {}
     for member in tar:
         if member.name in wanted and _is_image(member):
