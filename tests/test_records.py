@@ -88,6 +88,18 @@ def test_bytes_lost_put_in_or_overwritten_lose_only_what_they_touch() -> None:
                 assert (first, group) in found.groups
 
 
+def test_records_that_overlap_by_a_byte_are_both_there() -> None:
+    """The last byte of one is the first of the next, and one of the two is gone: each is still whole."""
+    for filling in range(2000):
+        groups = [replace(IMAGES[0], payload=filling.to_bytes(2, "little")), IMAGES[2]]
+        data = pack(HEADER, groups)
+        end = data.index(IMAGES[2].payload) - 8
+        if data[end - 1] == data[end]:
+            assert salvage(data[:end] + data[end + 1 :]).groups == numbered(groups)
+            return
+    pytest.fail("no such pair")
+
+
 @pytest.mark.parametrize("size", [0, 1, 17, 18, 19, 60, 300, -5, -1])
 def test_a_file_cut_short_keeps_the_records_before_the_cut(size: int) -> None:
     data = pack(HEADER, IMAGES)
