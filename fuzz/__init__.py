@@ -1,1 +1,1 @@
-"""Hostile input: seeded mutations and coverage-guided fuzzing of everything that reads bytes. See README.md."""
+"""Hostile input: seeded mutations and coverage-guided fuzzing of all that reads bytes. See README.md."""

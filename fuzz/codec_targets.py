@@ -79,7 +79,8 @@ def _one_shot_files(grey: AnyModel, colour: AnyModel) -> tuple[bytes, ...]:
         codec.compress(x, model, **options).data
         for model, x, options in (
             (grey, flat, {"index_code": "zipf"}), (grey, digits, {"coder": "pfr", "index_code": "fitted"}),
-            (grey, digits, {"index_code": "prior"}), (grey, [digits[0], np.zeros((3, 17), np.uint8)], {"rung": 1}),
+            (grey, digits, {"index_code": "prior"}),
+            (grey, [digits[0], np.zeros((3, 17), np.uint8)], {"rung": 1}),
             (grey, digits, {"num_candidates": 1000, "seed": 1 << 40, "index_code": "zipf"}),
             (colour, ramp.astype(np.uint8), {"index_code": "zipf", "joint": False}),
             (colour, ramp.astype(np.uint8), {"rung": 2, "coder": "orc", "num_candidates": 1 << 12}),
@@ -95,7 +96,8 @@ def _latent_files(model: AnyModel) -> tuple[bytes, ...]:
     small, grey = rng.integers(0, 256, (40, 50, 3), np.uint8), rng.integers(0, 256, (17, 16), np.uint8)
     wide = np.broadcast_to(np.arange(290, dtype=np.uint8)[None, :, None], (20, 290, 3)).copy()
     options: list[tuple[Any, dict[str, Any]]] = [
-        (small, {"num_candidates": 64}), (wide, {"num_candidates": 64, "rung": 0}), (grey, {"num_candidates": 64}),
+        (small, {"num_candidates": 64}), (wide, {"num_candidates": 64, "rung": 0}),
+        (grey, {"num_candidates": 64}),
         *((small, {"coder": coder, "num_candidates": 256, "rung": 0}) for coder in CHUNK_CODERS),
         ([small, grey, grey], {"num_candidates": 64, "rung": 0}),
     ]  # fmt: skip
@@ -110,10 +112,8 @@ def _unpack(data: bytes) -> Any:
 
 
 def _swallow(read: Callable[[bytes], Any], data: bytes) -> None:
-    try:
+    with contextlib.suppress(FormatError, LimitError):
         read(data)
-    except (FormatError, LimitError):
-        pass
 
 
 def _decode(models: dict[bytes, AnyModel], other: AnyModel, data: bytes) -> str:
@@ -176,7 +176,7 @@ def _index_code(data: bytes) -> str:
     count = many[0] if many else 0
     counts = [count] if count % 2 else [count // 2, 0, count - count // 2]
     found = decode_segments(payload, [(code, n) for n in counts])
-    expect(all(((0 <= k) & (k < code.num_candidates)).all() for k in found), "an index is out of range")
+    expect(all(((k >= 0) & (k < code.num_candidates)).all() for k in found), "an index is out of range")
     again = encode_segments([(code, k) for k in found])
     expect(again == payload, "other bytes than were decoded")
     return digest(found)

@@ -15,8 +15,9 @@ from fuzz.mutate import mutate, number
 from fuzz.pictures import picture_files
 
 _WORDS = (
-    b"'descr': '|O'", b"'descr': '<U9'", b"'descr': '<f2'", b"'descr': '>i8'", b"'descr': '<f16'", b"'descr': '|V4'",
-    b"'descr': [('a', '<f4')]", b"'descr': '|b1'", b"'shape': ()", b"'shape': (0,)", b"'shape': (1000000000000, 0)",
+    b"'descr': '|O'", b"'descr': '<U9'", b"'descr': '<f2'", b"'descr': '>i8'", b"'descr': '<f16'",
+    b"'descr': '|V4'", b"'descr': [('a', '<f4')]", b"'descr': '|b1'", b"'shape': ()", b"'shape': (0,)",
+    b"'shape': (1000000000000, 0)",
     b"'shape': (0, 4294967296, 4294967296)", b"'shape': (-1, 4)", b"'shape': (2.0,)", b"'shape': (True, 3)",
     b"'shape': (" + b"1," * 40 + b")", b"'fortran_order': True", b"'fortran_order': 7", b"'x': " + b"(" * 300,
     b"'x': " + b"-" * 3000 + b"1", b"'shape': (99999999999999999999,)", b"\0", b"\n  \n x", b"'''",

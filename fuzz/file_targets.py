@@ -1,4 +1,4 @@
-"""Targets of everything that is read from files and is no ``.rcc``: bundles, checkpoints, pictures, data sets."""
+"""Targets of what is read from files and is no ``.rcc``: bundles, checkpoints, pictures, data sets."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def file_targets(folder: Path) -> list[Target]:
     scratch = Scratch(folder / "scratch")
     return [
         *_bundle_targets(folder, scratch),
-        Target("checkpoint", partial(_checkpoint, scratch), _checkpoints(scratch), edit_tensors, is_guarded=True),
+        Target("checkpoint", partial(_checkpoint, scratch), _checkpoints(scratch), edit_tensors,
+               is_guarded=True),
         Target("baseline-file", _baseline_file, _baseline_files(), _edit_baseline_file, is_guarded=True,
                count_share=2),
         Target("image", _image, tuple(pictures.picture_files()), pictures.edit, count_share=5),

@@ -3,8 +3,8 @@
     python -m fuzz.guided --seconds 600                   every target in turn
     python -m fuzz.guided --seconds 600 container tile    these
 
-Half of what libFuzzer makes of an input has its checksums mended by the target's own edit. A fault ends that target;
-its input is in the folder as ``crash-...``, to be kept in tests/corpus once it is mended.
+Half of what libFuzzer makes of an input is an edit of the target's own, checksums mended. A fault ends that
+target; its input is in the folder as ``TARGET-crash-...``, to be kept in tests/corpus once it is mended.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import atheris
 
 with atheris.instrument_imports(include=["rcccodec", "PIL", "safetensors"]):
     import fuzz.command_target  # with them everything that is read, or its coverage would not count
-    import fuzz.file_targets  # noqa: F401
+    import fuzz.file_targets
     from fuzz.inputs import all_targets, corpus
     from fuzz.target import Target
     from fuzz.watch import Watch

@@ -20,9 +20,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from fuzz.hostile import measure_hostile_header
 from fuzz.mutate import mutate
 from fuzz.target import Target
 from fuzz.watch import Watch
+
+__all__ = ["Tally", "all_targets", "attack", "corpus", "measure_hostile_header", "measure_inputs"]
 
 CORPUS = Path(__file__).resolve().parents[1] / "tests" / "corpus"
 COUNT = 220_000
@@ -93,10 +96,10 @@ def attack(target: Target, count: int, seed: int, *, keep: Path | None = None) -
             tally.slowest_s = max(tally.slowest_s, outcome.time_s)
             tally.most_memory_bytes = max(tally.most_memory_bytes, outcome.peak_bytes)
             fault = outcome.fault
-            if fault is None and target.is_guarded and not is_mended and not outcome.refused:
-                if not target.agrees(values, outcome.value):
-                    tally.undetected += 1
-                    fault = "undetected: damage, and another result"
+            is_result = fault is None and not outcome.refused
+            if is_result and target.is_guarded and not is_mended and not target.agrees(values, outcome.value):
+                tally.undetected += 1
+                fault = "undetected: damage, and another result"
             _note(tally, data, fault, keep)
     tally.seconds = time.monotonic() - start_s
     return tally

@@ -10,8 +10,8 @@ from typing import Any
 from fuzz.mutate import mutate, number
 
 _ODD = (
-    None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e308, 1e-320, "", "x", "../x", "\x00\x1b[31m", "1", [], {}, [[]],
-    [0, 0], {"a": 1}, float("nan"), float("inf"), 1 << 31, 1 << 63, 1 << 64, -(1 << 70), 10**400,
+    None, True, False, 0, -1, 1, 2, 0.5, -0.0, 1e308, 1e-320, "", "x", "../x", "\x00\x1b[31m", "1", [], {},
+    [[]], [0, 0], {"a": 1}, float("nan"), float("inf"), 1 << 31, 1 << 63, 1 << 64, -(1 << 70), 10**400,
 )  # fmt: skip
 
 

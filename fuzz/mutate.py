@@ -1,7 +1,7 @@
 """Mutations of byte strings, seeded: the same random generator gives the same bytes.
 
-Numbers of the container's kind (LEB128) are edited as numbers, so that a count or a size becomes another whole
-one rather than a broken one. Nothing here knows a format; what mends checksums is in the other modules.
+Numbers of the container's kind (LEB128) are edited as numbers, so that a count or a size becomes another
+whole one rather than a broken one. Nothing here knows a format; what mends checksums is in the other modules.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 MAX_BYTES = 1 << 16  # of what a mutation makes: it may double, many times over
-NUMBERS = sorted(
-    {n + d for e in (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 20, 24, 31, 32, 40, 62, 63, 64) for n in (1 << e,)
-     for d in (-1, 0, 1)} | {3, 100, 1000}
-)  # fmt: skip
+_EXPONENTS = (0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 14, 15, 16, 20, 24, 31, 32, 40, 62, 63, 64)
+NUMBERS = sorted({(1 << e) + d for e in _EXPONENTS for d in (-1, 0, 1)} | {3, 100, 1000})
 
 Mutation = Callable[[Random, bytes, Sequence[bytes]], bytes]
 

@@ -24,14 +24,14 @@ def picture_files() -> list[bytes]:
     deep = Image.fromarray(rng.integers(0, 1 << 16, (7, 9), np.uint16))
     turned = Image.Exif()
     turned[0x0112] = 6
+    several = {"save_all": True, "append_images": [rgb.rotate(180)]}
     kept = {
         "PNG": [(rgb, {}), (grey, {}), (rgba, {"pnginfo": _text()}), (rgb.quantize(8), {"transparency": 1}),
-                (grey.convert("1"), {}), (deep, {}), (grey.convert("LA"), {}), (rgb, {"icc_profile": b"x" * 200}),
-                (rgb, {"save_all": True, "append_images": [rgb.rotate(180)]})],
+                (grey.convert("1"), {}), (deep, {}), (grey.convert("LA"), {}),
+                (rgb, {"icc_profile": b"x" * 200}), (rgb, several)],
         "JPEG": [(rgb, {"exif": turned}), (grey, {"progressive": True}), (rgb.convert("CMYK"), {})],
-        "WEBP": [(rgb, {"lossless": True}), (rgba, {"quality": 50}),
-                 (rgb, {"save_all": True, "append_images": [rgb.rotate(180)]})],
-        "GIF": [(rgb.quantize(8), {"transparency": 0}), (grey, {"save_all": True, "append_images": [grey.rotate(180)]})],
+        "WEBP": [(rgb, {"lossless": True}), (rgba, {"quality": 50}), (rgb, several)],
+        "GIF": [(rgb.quantize(8), {"transparency": 0}), (rgb.quantize(8), several)],
         "BMP": [(rgb, {}), (grey, {})],
         "TIFF": [(rgb, {"compression": "tiff_lzw"}), (grey, {"compression": "tiff_deflate"}), (deep, {}),
                  (rgb, {"compression": "jpeg"}), (grey.convert("1"), {"compression": "group4"}), (rgba, {})],
@@ -39,7 +39,7 @@ def picture_files() -> list[bytes]:
         "TGA": [(rgb, {"compression": "tga_rle"}), (grey, {})],
         "JPEG2000": [(rgb, {}), (grey, {"no_jp2": True})],
         "AVIF": [(rgb.resize((16, 16)), {"quality": 30})],
-        "MPO": [(rgb, {"save_all": True, "append_images": [rgb.rotate(180)]})],
+        "MPO": [(rgb, several)],
     }  # fmt: skip
     Image.init()
     files = []

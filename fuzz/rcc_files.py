@@ -82,7 +82,7 @@ def read(data: bytes) -> Fields | None:
 
 
 def edit(random: Random, data: bytes, seeds: Sequence[bytes]) -> bytes:
-    """One to three fields of a sound file changed, payloads most often; else a mutation with a last checksum."""
+    """One to three fields of a sound file changed, payloads most often; else a mutation, its end right."""
     fields = read(data)
     if fields is None or random.randrange(8) == 0:
         return mend(mutate(random, data, seeds))

@@ -1,4 +1,4 @@
-"""What is fuzzed: a function of bytes, files to begin with, and how to edit them with their checksums right."""
+"""What is fuzzed: a function of bytes, files to begin with, and how to edit them and mend their checksums."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     bundle = bytes of the description (4, big-endian) | description | weights
 
-The description pins the weights by their SHA-256, which an edit makes right again, so that mutations reach what
-lies behind it.
+The description pins the weights by their SHA-256, which an edit makes right again, so that mutations reach
+what lies behind it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from fuzz.json_values import mutate_text, mutate_value
 from fuzz.mutate import mutate, number
 
 _HASH = re.compile(rb'("weights_sha256"\s*:\s*")[^"]*(")')
-_DTYPES = ("F16", "F32", "F64", "BF16", "I8", "U8", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL", "F8_E5M2",
-           "F8_E4M3", "F4", "C64", "X")  # fmt: skip
+_DTYPES = (
+    "F16", "F32", "F64", "BF16", "I8", "U8", "I16", "I32", "I64", "U16", "U32", "U64", "BOOL", "F8_E5M2",
+    "F8_E4M3", "F4", "C64", "X",
+)  # fmt: skip
 
 
 def join(description: bytes, weights: bytes) -> bytes:

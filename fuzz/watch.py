@@ -90,7 +90,7 @@ class Watch:
         """What ``run`` makes of ``data``."""
         bound_s = self._time_s + TIME_S_PER_BYTE * len(data)
         value, refused, fault = None, False, None
-        resident = _reset_peak()
+        resident = reset_peak()
         start_s, stopped = time.process_time(), False
         _set_timers(bound_s)
         try:
@@ -112,7 +112,7 @@ class Watch:
         finally:
             _set_timers(0)
         time_s = time.process_time() - start_s
-        peak_bytes = _peak_above(resident)
+        peak_bytes = peak_above(resident)
         if stopped or time_s > bound_s:
             fault = f"{time_s:.1f} s for {len(data)} bytes"
         elif fault is None and peak_bytes > self._spare_bytes + BYTES_PER_BYTE * len(data):
@@ -145,7 +145,7 @@ def _stop(_signal: int, _frame: object) -> None:
     raise _TimeUp
 
 
-def _reset_peak() -> int | None:
+def reset_peak() -> int | None:
     """Resident bytes, from which the next peak is counted; None where the system does not say."""
     try:
         with open("/proc/self/clear_refs", "w") as file:
@@ -155,7 +155,7 @@ def _reset_peak() -> int | None:
     return _status("VmRSS")
 
 
-def _peak_above(resident: int | None) -> int:
+def peak_above(resident: int | None) -> int:
     peak = None if resident is None else _status("VmHWM")
     return 0 if peak is None or resident is None else max(0, peak - resident)
 

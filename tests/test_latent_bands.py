@@ -1,4 +1,4 @@
-"""Pictures in bands: the same pixels as all at once, in memory for a few rows of tiles; damage is met first."""
+"""Pictures in bands: the same pixels as all at once, in memory for a few rows of tiles; damage met first."""
 
 import numpy as np
 import pytest
@@ -43,11 +43,12 @@ def test_bands_make_the_pixels_that_are_made_at_once(
 
 def test_without_the_rows_around_a_band_its_pixels_are_others(latent_model, picture) -> None:
     """The control: at the edges of bands latents do reach over."""
-    _, coded, whole = picture
+    _, coded, _whole = picture
     network = random_network(latent_model.spec)
     y = torch.randn(coded.y.shape, generator=torch.Generator().manual_seed(0))
     at_once, alone = synthesise(network, y, 0, SIZE), synthesise(network, y[:, :16], 0, (256, 290))
-    assert not torch.equal(at_once[:256], alone) and torch.equal(at_once[:200], alone[:200])
+    assert not torch.equal(at_once[:256], alone)
+    assert torch.equal(at_once[:200], alone[:200])
 
 
 def test_of_a_part_bands_make_what_is_made_at_once(latent_model, picture, monkeypatch) -> None:
@@ -56,7 +57,8 @@ def test_of_a_part_bands_make_what_is_made_at_once(latent_model, picture, monkey
     at_once = bands.read_picture(latent_model, 0, channel, Reader(part), SIZE, partial=True)
     monkeypatch.setattr(bands, "BAND_POSITIONS", 1)
     found = bands.read_picture(latent_model, 0, channel, Reader(part), SIZE, partial=True)
-    assert np.array_equal(found[0], at_once[0]) and 0 < found[1] == at_once[1] < 6
+    assert np.array_equal(found[0], at_once[0])
+    assert 0 < found[1] == at_once[1] < 6
     with pytest.raises(FormatError, match="not one tile"):
         bands.read_picture(latent_model, 0, channel, Reader(part[:3]), SIZE, partial=True)
 
@@ -70,7 +72,8 @@ def test_a_damaged_first_tile_is_met_before_memory_is_taken(latent_model, monkey
     monkeypatch.setattr(torch, "zeros", lambda *size, **kind: asked.append(size) or zeros(*size, **kind))
     with pytest.raises(FormatError, match="measure 0"):
         codec.decompress(data, latent_model)
-    assert len(asked) == 1 and asked[0][1] * asked[0][2] <= 2 * bands.BAND_POSITIONS + 16 * (1 << 10)
+    assert len(asked) == 1
+    assert asked[0][1] * asked[0][2] <= 2 * bands.BAND_POSITIONS + 16 * (1 << 10)
 
 
 def test_grey_pictures_are_averaged_alike_in_bands(monkeypatch) -> None:

@@ -459,5 +459,6 @@ def test_a_picture_is_read_from_where_the_last_one_ended(latent_model) -> None:
     reader = Reader(parts[0].data + parts[1].data)
     for part in parts:
         pixels, tiles = read_picture(latent_model, 0, channel, reader, (40, 300))
-        assert np.array_equal(pixels, decode_picture(latent_model, 0, part.y, (40, 300))) and tiles == 2
+        assert np.array_equal(pixels, decode_picture(latent_model, 0, part.y, (40, 300)))
+        assert tiles == 2
     reader.finish()

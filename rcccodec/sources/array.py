@@ -52,8 +52,6 @@ def _mapped(path: Path, name: str) -> NDArray[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (
-        Exception
-    ) as error:  # NumPy parses headers as Python, and damaged ones raise almost anything
+    except Exception as error:  # NumPy parses headers as Python, and damaged ones raise almost anything
         cause = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: cannot read as a .npy array of numbers: {cause:.200}") from error
