@@ -93,7 +93,7 @@ def run_rcc(
         lines: on standard error after a failure; None: any number.
     """
     before = sorted(os.listdir(folder / SCRATCH))
-    with _captured(folder) as (out, err):
+    with captured(folder) as (out, err):
         code = cli.run(arguments)
     said = err.getvalue()
     expect(code in DOCUMENTED, f"exit code {code}: {said.strip():.120}")
@@ -115,7 +115,8 @@ def run_rcc(
 
 
 @contextmanager
-def _captured(folder: Path) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
+def captured(folder: Path) -> Iterator[tuple[io.BytesIO, io.StringIO]]:
+    """Standard output and error of what runs inside, with the models below ``folder``."""
     out, err = io.BytesIO(), io.StringIO()
     kept = sys.stdout, sys.stderr, os.environ.get("RCC_MODELS")
     sys.stdout, sys.stderr = io.TextIOWrapper(out, write_through=True), err

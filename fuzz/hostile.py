@@ -62,7 +62,7 @@ def measure_hostile_header(
     Returns:
         ``cases`` as in `Decoded`; ``worst``: for each model the largest ratios to its honest file, of time a
         pixel and of memory a pixel, over the cases that decode, and what those that are refused take;
-        ``hangs``: cases beyond TIMEOUT_S; ``undocumented``: those that end in no image and no documented error.
+        ``hangs``: cases beyond TIMEOUT_S; ``undocumented``: those without image and without documented error.
     """
     start_s = time.monotonic()
     rows: list[Decoded] = []

@@ -23,7 +23,7 @@ from typing import Any
 from fuzz.hostile import measure_hostile_header
 from fuzz.mutate import mutate
 from fuzz.target import Target
-from fuzz.watch import Watch
+from fuzz.watch import TIME_S, Watch
 
 __all__ = ["Tally", "all_targets", "attack", "corpus", "measure_hostile_header", "measure_inputs"]
 
@@ -63,18 +63,21 @@ def all_targets(folder: Path) -> list[Target]:
     return [*codec_targets(folder), *file_targets(folder), *command_targets(folder)]
 
 
-def attack(target: Target, count: int, seed: int, *, keep: Path | None = None) -> Tally:
+def attack(
+    target: Target, count: int, seed: int, *, keep: Path | None = None, time_s: float = TIME_S
+) -> Tally:
     """Give a target ``count`` mutated inputs, about half of them with their checksums right.
 
     Args:
         seed: of the mutations.
         keep: a folder for the inputs that failed, and for the one under way, should it end the process.
+        time_s: of the processor that an input may take, and a little more for its size.
     """
     tally = Tally(target.name)
     random = Random(f"{seed} {target.name}")
     start_s = time.monotonic()
     seeds = [*target.seeds, *corpus(target.name)]
-    with Watch(spare_bytes=target.spare_bytes).watching() as watch:
+    with Watch(time_s=time_s, spare_bytes=target.spare_bytes).watching() as watch:
         known = [watch.attempt(target.run, one) for one in seeds]
         values = {outcome.value for outcome in known if not outcome.refused}
         for one, outcome in zip(seeds, known, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import operator
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Target:
 
     name: str
     run: Callable[[bytes], Any]
-    seeds: tuple[bytes, ...]
+    seeds: tuple[bytes, ...] = field(repr=False)
     edit: Mutation | None = None
     is_guarded: bool = False
     agrees: Callable[[set[Any], Any], bool] = operator.contains

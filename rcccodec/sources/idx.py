@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import sys
 import zlib
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def parse_idx(data: bytes, name: str) -> NDArray[np.uint8]:
     if len(data) < start:
         raise InputError(f"{name}: idx header cut short")
     shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    if data[3] > 8 or math.prod(shape) != len(data) - start:
+    # NumPy holds no array whose sides other than 0 multiply to more than this
+    fits = math.prod(max(1, side) for side in shape) <= sys.maxsize
+    if data[3] > 8 or not fits or math.prod(shape) != len(data) - start:
         sizes = "x".join(map(str, shape[:8]))
         raise InputError(
             f"{name}: damaged idx file: {len(data) - start} bytes of data, its header says {sizes}"
