@@ -233,8 +233,9 @@ def _never_crash(run, data: bytes) -> None:
 COMMANDS = ("info", "decompress", "compress", "verify", "models", "samples")
 VALUES = (
     "", "-", "x", "0", "1", "-1", "16", "1e9", "nan", "-inf", "99999999999999999999", "0,0,3,2", "1,2",
-    "ä\udcff", "\x1b[31m", "in.rcc", "in.png", "cut.rcc", "folder", "missing", "out.png", "out",
-    "out/", "out.rcc",    "grey", "latent", "/dev/null", "/dev/null/x", "cpu", "cuda", "pfr", "trellis", "zipf", "a" * 300,
+    "ä\udcff", "\x1b[31m", "in.rcc", "in.png", "cut.rcc", "folder", "missing", "out.png", "out", "out/",
+    "out.rcc", "grey", "latent", "/dev/null", "/dev/null/x", "cpu", "cuda", "pfr", "trellis", "zipf",
+    "a" * 300,
 )  # fmt: skip
 
 
