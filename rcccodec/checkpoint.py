@@ -1,4 +1,7 @@
-"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically; no pickle."""
+"""Training checkpoints: tensors and plain values in one safetensors file, replaced atomically; no pickle.
+
+A checksum of both is beside the values in the file's metadata; checkpoints from before it have none.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import json
 import math
 import os
 import stat
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +33,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], values: dict[str, An
     """
     if os.path.dirname(os.path.realpath(path)) != os.path.realpath(path.parent):
         raise OutputError(f"{path}: a link to another folder; link the whole folder instead")
-    data = save(
-        {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"values": json.dumps(values)}
-    )
-    write_bytes(path, data)
+    stored, text = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, json.dumps(values)
+    write_bytes(path, save(stored, {"values": text, "crc32": _checksum(stored, text)}))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -44,8 +46,11 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         _check_header(path)
         with safe_open(path, framework="pt") as file:
-            values = parse_json(file.metadata()["values"], finite=False)
+            metadata = file.metadata()
+            values = parse_json(metadata["values"], finite=False)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if metadata.keys() != {"values"} and metadata["crc32"] != _checksum(tensors, metadata["values"]):
+            raise ValueError("damaged: its checksum does not match")
     except (OSError, SafetensorError, *DAMAGE) as error:
         raise ModelError(f"{path}: not a readable checkpoint ({printable(error, 200)})") from error
     if not isinstance(values, dict):
@@ -87,6 +92,15 @@ def _check_header(path: Path) -> None:
         header_bytes = int.from_bytes(file.read(8), "little")
     if header_bytes > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {header_bytes} bytes")
+
+
+def _checksum(tensors: dict[str, Tensor], values: str) -> str:
+    """CRC-32 of the values' text, then of each tensor, by name: what it is and its bytes."""
+    crc = zlib.crc32(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

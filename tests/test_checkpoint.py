@@ -140,3 +140,20 @@ def test_state_of_another_network_is_refused(name: str):
         restore_optimizer(optimizer, {name: torch.zeros(2, 3)})
     with pytest.raises(ValueError, match="does not fit"):
         restore_optimizer(optimizer, {"0.exp_avg": torch.zeros(5)})
+
+
+def test_every_changed_byte_is_seen(tmp_path: Path):
+    save_checkpoint(tmp_path / "c", {"a": torch.arange(3.0), "b": torch.zeros(0)}, {"step": 1})
+    data = (tmp_path / "c").read_bytes()
+    for at in range(len(data)):
+        for bit in (1, 0x80):
+            (tmp_path / "d").write_bytes(data[:at] + bytes([data[at] ^ bit]) + data[at + 1 :])
+            with pytest.raises(ModelError, match="not a readable checkpoint"):
+                load_checkpoint(tmp_path / "d")
+
+
+def test_a_checkpoint_from_before_the_checksum_is_read(tmp_path: Path):
+    save_file({"a": torch.ones(2)}, tmp_path / "old", {"values": json.dumps({"step": 3})})
+    tensors, values = load_checkpoint(tmp_path / "old")
+    assert values == {"step": 3}
+    assert torch.equal(tensors["a"], torch.ones(2))

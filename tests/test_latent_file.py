@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from tiny_latent import smooth_picture
 
-from rcccodec import codec, container
+from rcccodec import codec, container, decoder
 from rcccodec.bundle import load_model
 from rcccodec.container import CODERS, Group, Header, unpack
 from rcccodec.errors import FormatError, LimitError, ModelError, RccError
-from rcccodec.latent import codec as latent_codec
+from rcccodec.latent import bands
 from rcccodec.latent import file as latent_file
-from rcccodec.latent.codec import encode_picture, make_target, read_latents, trellis_bytes
+from rcccodec.latent.bands import read_picture
+from rcccodec.latent.codec import decode_picture, encode_picture, make_target, trellis_bytes
 from rcccodec.latent.file import (
     DEFAULT_GAIN,
     LEAST_GAIN,
@@ -254,8 +254,8 @@ def test_a_region_is_the_crop_of_the_whole(latent_model, coder: str) -> None:
 
 def test_a_region_makes_no_more_tiles_than_it_needs(latent_model, monkeypatch) -> None:
     made = compress([smooth_picture(600, 800, 50)], settings_of(latent_model, effort=1))
-    tiles, plain = [], latent_codec.tile_latents
-    monkeypatch.setattr(latent_codec, "tile_latents", lambda *args: tiles.append(1) or plain(*args))
+    tiles, plain = [], bands.tile_latents
+    monkeypatch.setattr(bands, "tile_latents", lambda *args: tiles.append(1) or plain(*args))
     # the windows that a region is in, and the tiles around those
     for region, count in (((0, 0, 100, 100), 4), ((0, 0, 300, 10), 6), ((280, 280, 5, 5), 9), (None, 12)):
         tiles.clear()
@@ -458,5 +458,16 @@ def test_a_picture_is_read_from_where_the_last_one_ended(latent_model) -> None:
         parts.append(encode_picture(latent_model, latents, channel))
     reader = Reader(parts[0].data + parts[1].data)
     for part in parts:
-        assert torch.equal(read_latents(latent_model, 0, channel, reader, (40, 300)), part.y)
+        pixels, tiles = read_picture(latent_model, 0, channel, reader, (40, 300))
+        assert np.array_equal(pixels, decode_picture(latent_model, 0, part.y, (40, 300)))
+        assert tiles == 2
     reader.finish()
+
+
+def test_many_tiny_images_count_as_the_work_they_are(latent_model, monkeypatch) -> None:
+    made = compress([smooth_picture(16, 16, 1)] * 3, settings_of(latent_model, effort=1))
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LATENT_WORK_PIXELS)
+    assert len(codec.decompress(made.data, latent_model, max_pixels=3 * 256)) == 3
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LATENT_WORK_PIXELS - 1)
+    with pytest.raises(LimitError, match="with padding"):
+        codec.decompress(made.data, latent_model, max_pixels=3 * 256)

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.errors import FormatError, ModelError
+from rcccodec.errors import ModelError
 from rcccodec.latent import trellis
 from rcccodec.latent.chunk_codes import costs_nats
 from rcccodec.latent.chunks import MARGIN_BITS, choose
@@ -25,16 +25,14 @@ from rcccodec.latent.model import LatentModel
 from rcccodec.latent.payload import (
     CHUNK_STREAM,
     Channel,
-    Reader,
     Tile,
     chunks_of,
     rates_of,
-    read_tile,
     tile_values,
     write_tile,
 )
 from rcccodec.latent.prior import SlopePrior
-from rcccodec.latent.windows import analyse, grid_of, needed, synthesise, tiles_of
+from rcccodec.latent.windows import analyse, synthesise, tiles_of
 from rcccodec.threads import Tell, each_alone, one_thread
 
 TILES_AT_ONCE = 24  # searched together
@@ -137,7 +135,7 @@ def encode_picture(
             written, of_classes, of_dimensions = write_tile(prior, channel, tile)
             data += written
             class_bytes, dimension_bytes = class_bytes + of_classes, dimension_bytes + of_dimensions
-            _put(y, places[t], tile_latents(prior, channel, tile))
+            put_tile(y, places[t], tile_latents(prior, channel, tile))
             divergence += target.divergence_nats
             expected += int(target.rates.sum())
     return Coded(bytes(data), y, class_bytes, dimension_bytes, divergence / math.log(2), expected / 1000)
@@ -250,54 +248,6 @@ def tile_latents(prior: SlopePrior, channel: Channel, tile: Tile) -> Tensor:
     return y.T.reshape(-1, *tile.classes.shape)
 
 
-def read_latents(
-    model: LatentModel,
-    slope: int,
-    channel: Channel,
-    reader: Reader,
-    size: tuple[int, int],
-    region: tuple[int, int, int, int] | None = None,
-) -> Tensor:
-    """The latents (M, rows, columns) of the next picture of a payload, of ``size`` (height, width) in pixels.
-
-    With a ``region`` (top, left, height, width), in pixels, tiles that its pixels do not depend on are read
-    but not made: zeros.
-
-    Raises:
-        FormatError: the payload is damaged.
-    """
-    prior = model.priors[slope]
-    rows, columns = grid_of(*size)
-    y = torch.zeros(model.spec.latent_dim, rows, columns)
-    for place in tiles_of(rows, columns):
-        tile = read_tile(prior, channel, reader, *place[2:])
-        top, left, height, width = place
-        if region is None or needed((top, left, top + height, left + width), region):
-            _put(y, place, tile_latents(prior, channel, tile))
-    return y
-
-
-def read_whole_latents(
-    model: LatentModel, slope: int, channel: Channel, reader: Reader, size: tuple[int, int]
-) -> tuple[Tensor, int]:
-    """The latents (M, rows, columns) of a picture whose payload may end early, and how many tiles are whole.
-
-    Where there are none, each latent is its prior's mean.
-    """
-    prior = model.priors[slope]
-    rows, columns = grid_of(*size)
-    with one_thread():
-        y = prior.mean()[:, None, None].repeat(1, rows, columns)
-    places = tiles_of(rows, columns)
-    for number, place in enumerate(places):
-        try:
-            tile = read_tile(prior, channel, reader, *place[2:])
-        except FormatError:
-            return y, number
-        _put(y, place, tile_latents(prior, channel, tile))
-    return y, len(places)
-
-
 def decode_picture(
     model: LatentModel,
     slope: int,
@@ -316,6 +266,7 @@ def _rows(values: Tensor, place: tuple[int, int, int, int]) -> Tensor:
     return values[:, top : top + height, left : left + width].reshape(len(values), -1).T
 
 
-def _put(y: Tensor, place: tuple[int, int, int, int], tile: Tensor) -> None:
+def put_tile(y: Tensor, place: tuple[int, int, int, int], tile: Tensor) -> None:
+    """Put latents (M, h, w) at ``place`` (top, left, height, width) of y (M, rows, columns), in place."""
     top, left, height, width = place
     y[:, top : top + height, left : left + width] = tile
