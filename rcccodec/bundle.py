@@ -207,7 +207,7 @@ def _prior(key: str, tensors: dict[str, Tensor], num_candidates: int) -> Codeboo
 def bundle_files(
     card: dict[str, Any], generators: list[Generator], priors: dict[str, NDArray[np.uint8]], readme: str
 ) -> dict[str, bytes]:
-    """The bundle as file names and contents, for `rcccodec.atomic.write_folder`.
+    """The bundle as file names and contents, for `rcccodec.atomic.write_folder`; model.json comes last.
 
     Args:
         card: all of model.json but version, generators and hashes. The version is 2 if a stage has ``joint``.
@@ -239,7 +239,7 @@ def bundle_files(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = json.dumps(full, indent=1)
-    return {"model.json": text.encode(), "weights.safetensors": weights, "README.md": readme.encode()}
+    return {WEIGHTS: weights, "README.md": readme.encode(), "model.json": text.encode()}
 
 
 def rounded(generator: Generator) -> Generator:

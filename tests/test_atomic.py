@@ -126,14 +126,14 @@ def test_a_folder_is_made_or_filled(tmp_path: Path):
 
 
 def test_a_folder_is_not_made_when_one_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write = atomic._write_then_rename
+    write = atomic._write_and_sync
 
-    def second_fails(path: Path, data: bytes, overwrite: bool) -> None:
+    def second_fails(path: Path, data: bytes) -> None:
         if path.name == "b":
             raise OSError(errno.ENOSPC, "disk full")
-        write(path, data, overwrite)
+        write(path, data)
 
-    monkeypatch.setattr(atomic, "_write_then_rename", second_fails)
+    monkeypatch.setattr(atomic, "_write_and_sync", second_fails)
     with pytest.raises(OutputError):
         atomic.write_folder(tmp_path / "pictures", {"a": b"1", "b": b"2"})
     assert names(tmp_path) == []

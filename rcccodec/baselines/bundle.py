@@ -70,7 +70,7 @@ def bundle_files(
         "spec": network.spec.to_json(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode(), WEIGHTS: weights}
+    return {WEIGHTS: weights, DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode()}
 
 
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:

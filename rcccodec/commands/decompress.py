@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rcccodec.atomic import sweep
 from rcccodec.commands import console
 from rcccodec.errors import OutputError, RccError
 
@@ -92,6 +93,8 @@ def decompress(
         _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet)
     else:
         options = {"region": region} | ({"max_pixels": max_pixels} if max_pixels else {})
+        if output != console.STANDARD_STREAM:
+            sweep([output])
         _decompress_file(source, output, model, options, not no_overwrite, quiet, partial=partial)
 
 
@@ -148,7 +151,7 @@ def _decompress_folder(
     source: Path, output: Path, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
 ) -> None:
     from rcccodec import container
-    from rcccodec.atomic import output_error
+    from rcccodec.atomic import make_folder
     from rcccodec.folder import list_files
 
     names = list_files(source, [".rcc"])
@@ -166,13 +169,11 @@ def _decompress_folder(
         if sum(group.count for group in groups) > 1:
             archives.add(name)
     targets = _targets(names, archives)
+    sweep(output / target for target in targets.values())
     for name in readable:
         try:
             target = output / targets[name]
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise output_error(target.parent, error) from error
+            make_folder(target.parent)
             end = os.sep if name in archives else ""
             options = {"max_pixels": max_pixels} if max_pixels else {}
             _decompress_file(str(source / name), f"{target}{end}", model, options, overwrite, True)
