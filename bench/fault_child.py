@@ -63,6 +63,11 @@ class Outcome:
         """What was said on standard error."""
         return [line for line in self.stderr.splitlines() if line]
 
+    @property
+    def errors(self) -> list[str]:
+        """The same without notes and warnings."""
+        return [line for line in self.lines if not line.startswith(("rcc: note: ", "rcc: warning: "))]
+
 
 @dataclass(frozen=True)
 class Command:

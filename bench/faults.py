@@ -44,7 +44,7 @@ TRAINING = ["sample-digits", "-o", "made", "--width", "8", "--vae-steps", "3", "
             "--step-candidates", "16", "--candidates", "32", "--stage", "32:0.4", "--quiet"]  # fmt: skip
 RD = ["gaussian:m=1", "--method", "exact,ba", "--beta", "1,2", "--json", "rd.json", "--quiet"]
 PICTURES = 5
-TIMES = ("seconds", "training_seconds", "date")
+TIMES = ("seconds", "training_seconds", "date", "sweeps")  # of a run; sweeps: of its last start
 
 Tree = dict[str, bytes]
 

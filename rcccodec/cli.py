@@ -6,12 +6,16 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 import rcccodec
 from rcccodec.commands import bench, compress, console, decompress, inspect, rd, refit, train, train_ntc
 from rcccodec.errors import LimitError, RccError
+
+
+_NO_MEMORY = ("allocate", "could not create a primitive")  # how torch and its oneDNN run out of it on a CPU
 
 
 def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -77,7 +81,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         stopped = rcc.main(args=arguments, prog_name="rcc", standalone_mode=False)
         return stopped if isinstance(stopped, int) else 0
     except click.UsageError as error:
-        error.show()
+        with suppress(OSError):  # nobody can be told
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", console.INTERRUPTED)
@@ -90,7 +95,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail("error: out of memory", LimitError.exit_code)
     except RuntimeError as error:
-        if "allocate" not in str(error):  # how torch runs out of memory on a CPU
+        if not any(words in str(error) for words in _NO_MEMORY):
             return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
         return _fail("error: out of memory", LimitError.exit_code)
     except Exception as error:  # the last resort: a bug, still in one line
@@ -107,7 +112,7 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> int:
     if os.environ.get("RCC_DEBUG") == "1":
         traceback.print_exc()
-    click.echo(f"rcc: {' '.join(message.split())}", err=True)
+    console.remark(" ".join(message.split()), quiet=False)
     return exit_code
 
 

@@ -12,6 +12,7 @@ import io
 import math
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy as np
 import rcccodec
 from rcccodec.atomic import make_folder, write_bytes
 from rcccodec.bundle import load_model
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, OutputError
 from rcccodec.jobs import run_jobs
 from rcccodec.layout import group_images
 from rcccodec.proposals.generator import GeneratorProposal
@@ -187,7 +188,12 @@ def write_part(file: Path, content: bytes) -> None:
         OutputError: it cannot be written.
     """
     make_folder(file.parent)
-    write_bytes(file, _seal(file, content) + content)
+    try:
+        write_bytes(file, _seal(file, content) + content)
+    except OutputError:
+        with suppress(OSError):
+            file.parent.rmdir()  # if this is the first
+        raise
 
 
 def _seal(file: Path, content: bytes) -> bytes:

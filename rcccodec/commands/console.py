@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -60,9 +60,10 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 
 
 def remark(text: str, quiet: bool) -> None:
-    """Print one line beside the results, on standard error."""
+    """Print one line beside the results, on standard error; that nobody can be told is no failure."""
     if not quiet:
-        click.echo(f"rcc: {text}", err=True)
+        with suppress(OSError):
+            click.echo(f"rcc: {text}", err=True)
 
 
 def shown(name: str) -> str:
