@@ -21,6 +21,8 @@ SMALL_BYTES = 16 << 10
 NO_MOUNTS, CHANGED = 97, 98  # exit codes of children
 _NEW_NAMESPACE, _READ_ONLY, _PRIVATE, _RECURSIVE = 0x20000, 1, 1 << 18, 1 << 14
 
+NO_FAULT = Fault()
+
 Tree = dict[str, bytes]
 
 
@@ -32,7 +34,7 @@ class Case:
     words: Sequence[str]
     inputs: Tree
     codes: Sequence[int]
-    fault: Fault = Fault()
+    fault: Fault = NO_FAULT
     mount: str | None = None  # options of a tmpfs on SMALL
     made: Sequence[str] = ()  # results that may be there all the same, whole
 

@@ -11,9 +11,19 @@ from contextlib import suppress
 import click
 
 import rcccodec
-from rcccodec.commands import bench, compress, console, decompress, inspect, rd, refit, train, train_ntc
+from rcccodec.commands import (
+    bench,
+    compress,
+    console,
+    decompress,
+    inspect,
+    rd,
+    refit,
+    train,
+    train_ntc,
+    verify,
+)
 from rcccodec.errors import LimitError, RccError
-
 
 _NO_MEMORY = ("allocate", "could not create a primitive")  # how torch and its oneDNN run out of it on a CPU
 
@@ -60,6 +70,7 @@ for _command in (
     compress.compress,
     decompress.decompress,
     inspect.info,
+    verify.verify,
     inspect.models,
     inspect.samples,
     train.train,

@@ -1,47 +1,48 @@
-"""Images to ``.rcc`` bytes and back; the only module that joins the rooms.
+"""Images to ``.rcc`` bytes; with `rcccodec.decoder`, its way back, what joins the rooms.
 
     image -> tiles -> blocks -> stage 0: best candidate y0 -> index             \
                       residual x - y0 -> stage 1: best candidate y1 -> index     > index code -> container
                                          ...                                    /
 
 Where N allows it several blocks share an index (`rcccodec.joint`).
-
-A decoder reads the indices with integer arithmetic alone and makes the winning candidates only, in float64 on
-the CPU. Its work does not depend on the number of candidates, nor do its pixels on the number of threads.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import numpy as np
 
 from rcccodec import container
-from rcccodec.bundle import AnyModel, Model, find_model, load_model
-from rcccodec.container import MAX_SIDE, MODES, Group, Header
-from rcccodec.errors import FormatError, InputError, LimitError, ModelError
-from rcccodec.images import from_float, to_channels
-from rcccodec.index_code import IndexCode, decode_segments, encode_segments
-from rcccodec.joint import split_count, to_addresses, to_indices
+from rcccodec.bundle import AnyModel, load_model
+from rcccodec.container import MAX_SIDE, MODES, Group
+from rcccodec.decoder import (
+    MAX_PIXELS,
+    decompress,
+    decompress_intact,
+    decompress_prefix,
+    draw_samples,
+    reconstruct,
+)
+from rcccodec.errors import InputError, LimitError
+from rcccodec.images import to_channels
+from rcccodec.index_code import IndexCode, encode_segments
+from rcccodec.joint import split_count, to_indices
 from rcccodec.latent import file as latent_file
-from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.report import LatentReport
-from rcccodec.latent.samples import draw_tiles
-from rcccodec.layout import Layout, group_images
-from rcccodec.proposals.generator import GeneratorProposal
+from rcccodec.layout import group_images
 from rcccodec.report import Report, measure
-from rcccodec.settings import Settings, choose_settings, read_settings
-from rcccodec.stages import NO_INDICES, Progress, Search, blocks_at, choose
-from rcccodec.tiles import from_blocks
+from rcccodec.settings import Settings, choose_settings
+from rcccodec.stages import Progress, Search, choose
 
-MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
-_BAND_PIXELS = 1 << 20  # decoded at a time
+__all__ = [
+    "MAX_PIXELS", "Encoded", "check_images", "compress", "compress_latents", "decompress",
+    "decompress_intact", "decompress_prefix", "draw_samples",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def compress(
     num_candidates: int | None = None,
     seed: int | None = None,
     joint: bool | None = None,
+    apart: bool | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     search: Search | None = None,
@@ -90,6 +92,8 @@ def compress(
         seed: common randomness, unsigned 64-bit; None is the model's default.
         joint: let neighbouring blocks share indices where N is large enough for their rate; None: unless
             "mincost" has a prior, but none for shared indices: then that prior is the better of the two.
+        apart: give every image a payload and a checksum of its own, so that damage to one loses no other;
+            None: of models of latents only. Images of more than one tile have them always.
         device: where candidates are made and scored.
         progress: told (done, total) candidates.
         search: what chooses the addresses; None: `rcccodec.stages.choose`.
@@ -109,22 +113,22 @@ def compress(
             raise LimitError(f"index code and joint: nothing to choose for model {model.name}")
         return compress_latents(
             images, model, rung=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed,
-            device=device, progress=progress, encode_pictures=encode_pictures,
+            apart=apart, device=device, progress=progress, encode_pictures=encode_pictures,
         )  # fmt: skip
     if effort is not None:
         raise LimitError(f"effort: model {model.name} has none; say how many candidates")
     coder = coder or "mincost"
     settings = choose_settings(
         model, rung=rung, coder=coder, index_code=index_code, num_candidates=num_candidates, seed=seed,
-        joint=joint,
+        joint=joint, apart=bool(apart),
     )  # fmt: skip
     sources, notes = _sources(images, model.channels)
     notes += _small(sources, settings.tile)
     start_s = time.perf_counter()
-    layouts, stages = group_images(sources, settings.tile), settings.step.stages
+    layouts, stages = group_images(sources, settings.tile, apart=settings.apart), settings.step.stages
     counts = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
     if not settings.shares_indices(counts):
-        settings = replace(settings, joint=False)  # a file of version 1
+        settings = replace(settings, joint=False)  # a file of version 1 or 4
     proposals = [stage.proposal() for stage in stages]  # as every decoder has them
     addresses, certified = (search or choose)(sources, counts, settings, proposals, device, progress)
 
@@ -136,9 +140,9 @@ def compress(
         payload = encode_segments(_coded(settings, row, parts), num_blocks=sum(row))
         mode = MODES.index("rgb" if layout.colour else "grey")
         groups.append(Group(mode, layout.count, layout.width, layout.height, payload))
-        decoded += _reconstruct(layout, settings, proposals, parts)
+        decoded += reconstruct(layout, settings, proposals, parts)
         first = last
-    data = container.pack(settings.header(), groups)
+    data = container.pack(settings.header(records=len(groups) > 1), groups)
     report = measure(
         file_bytes=len(data),
         payload_bytes=sum(len(group.payload) for group in groups),
@@ -166,6 +170,7 @@ def compress_latents(
     seed: int | None = None,
     target_bits: int | None = None,
     target_psnr_db: float | None = None,
+    apart: bool | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
     encode_pictures: latent_file.Encode | None = None,
@@ -180,8 +185,9 @@ def compress_latents(
         As `compress`; LimitError: a target is out of reach.
     """
     settings = latent_file.choose_settings(
-        model, slope=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed
-    )
+        model, slope=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed,
+        apart=apart is not False,
+    )  # fmt: skip
     sources, notes = _sources(images, model.channels)
     how: dict[str, Any] = {"device": device, "progress": progress, "encode": encode_pictures}
     if target_bits is not None:
@@ -191,133 +197,6 @@ def compress_latents(
     else:
         made = latent_file.compress(sources, settings, **how)
     return Encoded(made.data, made.images, made.report, notes)
-
-
-def decompress(
-    data: bytes,
-    model: str | AnyModel | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    region: Region | None = None,
-) -> list[np.ndarray]:
-    """Give back the images of a file, in order.
-
-    Args:
-        data: the whole file.
-        model: the model it was made with; None looks for it by the hash in the file.
-        max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
-        region: (top, left, height, width) in pixels, of the only image; None is all. Of latents
-            no more is made than it needs.
-
-    Returns:
-        uint8 (h, w) or (h, w, 3) each.
-
-    Raises:
-        FormatError: damaged, truncated or foreign data. LimitError: more pixels than ``max_pixels``, said
-        before anything is allocated for them; a region outside the image. ModelError: the model is missing
-        or another one.
-
-    Invariants: once the model is loaded, the work does not depend on N; no memory is taken for a size that
-    the payload cannot back.
-    """
-    header, groups = container.unpack(data)
-    pixels = sum(group.count * group.width * group.height for group in groups)
-    if pixels > max_pixels:
-        raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
-    if model is None:
-        model = load_model(find_model(header.model_id))
-    model = load_model(model) if isinstance(model, str) else model
-    if region is not None:
-        latent_file.check_region(region, groups)
-    if isinstance(model, LatentModel):
-        if not header.latent:
-            raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
-        return latent_file.decompress(header, groups, model, region)
-    if header.latent:
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
-    images = _decompress_one_shot(header, groups, model, max_pixels)
-    if region is not None:
-        top, left, height, width = region
-        images = [x[top : top + height, left : left + width] for x in images]
-    return images
-
-
-def decompress_prefix(
-    data: bytes,
-    model: str | AnyModel | None = None,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    region: Region | None = None,
-) -> Prefix:
-    """Give back what the start of a file still holds: of one image, through a model of latents.
-
-    No checksum is verified: of a damaged file, the tiles up to the first that cannot be read, right or wrong.
-
-    Args:
-        as in `decompress`; ``data`` may be cut short anywhere.
-
-    Raises:
-        FormatError: not one tile is whole, or not such a file. LimitError: several images, a file without
-        tiles, more pixels than ``max_pixels``, a region outside. ModelError: as `decompress`.
-    """
-    header, group = container.unpack_prefix(data)
-    if not header.latent:
-        raise LimitError("a part of a file of shared candidates: only models of latents write tiles")
-    if (pixels := group.width * group.height) > max_pixels:
-        raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
-    if model is None:
-        model = load_model(find_model(header.model_id))
-    model = load_model(model) if isinstance(model, str) else model
-    if not isinstance(model, LatentModel):
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
-    return latent_file.decompress_prefix(header, group, model, region)
-
-
-def _decompress_one_shot(
-    header: Header, groups: Sequence[Group], model: Model, max_pixels: int
-) -> list[np.ndarray]:
-    settings = read_settings(header, model)
-    stages, sizes = settings.step.stages, settings.joint_sizes()
-    proposals = [stage.proposal() for stage in stages]
-    layouts = []
-    for group in groups:
-        colour = MODES[group.mode] == "rgb"
-        if colour and settings.model.channels == 1:
-            raise FormatError(f"a colour image, but model {settings.model.name} is grey")
-        layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
-    padded = sum(layout.num_blocks(settings.tile) for layout in layouts) * math.prod(settings.tile)
-    limit = max(max_pixels, MAX_PIXELS)  # a tiny image takes a whole tile of work
-    if padded > limit:
-        raise LimitError(f"{padded} pixels with padding, more than the {limit} that max-pixels allows")
-    blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
-    if settings.joint and not settings.shares_indices(blocks):
-        raise FormatError("version 2 of the format, but no two blocks share an index")
-    images: list[np.ndarray] = []
-    for group, layout, counts in zip(groups, layouts, blocks, strict=True):
-        indices = iter(decode_segments(group.payload, settings.segments(counts), num_blocks=sum(counts)))
-        parts = [to_addresses(next(indices) if g > 1 else NO_INDICES, next(indices), g) for g in sizes]
-        images += _reconstruct(layout, settings, proposals, parts)
-    return images
-
-
-def draw_samples(model: AnyModel, rung: int | None, count: int, seed: int | None) -> list[np.ndarray]:
-    """Draw tiles from Q_Y (NERD-RCC fig. 4): the first candidates of every stage, added up; of latents see
-    `rcccodec.latent.samples`.
-
-    Returns:
-        ``count`` uint8 images (h, w) or (h, w, 3) of one tile of the rung each.
-
-    Raises:
-        LimitError: no such rung or seed.
-    """
-    if isinstance(model, LatentModel):
-        latent = latent_file.choose_settings(model, slope=rung, seed=seed)
-        return draw_tiles(model, latent.slope, count, latent.channel.seed)
-    settings = choose_settings(model, rung=rung, seed=seed)
-    layout = Layout(count, *settings.tile, model.channels == 3, settings.tile)
-    stages = settings.step.stages
-    parts = [to_addresses(NO_INDICES, np.arange(layout.num_blocks(stage.block)), 1) for stage in stages]
-    return _reconstruct(layout, settings, [stage.proposal() for stage in stages], parts)
 
 
 def _coded(
@@ -338,31 +217,6 @@ def _index_rates(settings: Settings, counts: Sequence[int]) -> Iterator[tuple[in
         shared, own = split_count(n, size)
         yield shared, size, size * stage.rate_bits
         yield own, 1, stage.rate_bits
-
-
-def _reconstruct(
-    layout: Layout, settings: Settings, proposals: list[GeneratorProposal], parts: list[np.ndarray]
-) -> list[np.ndarray]:
-    """Add up the stages of one group, a band of tiles at a time, and round; one uint8 image each."""
-    channels, stages = settings.model.channels, settings.step.stages
-    (tile_height, tile_width), rows = layout.tile, layout.tile_rows
-    images = np.empty((layout.count, layout.height, layout.width) + (3,) * layout.colour, np.uint8)
-    band_rows = max(1, _BAND_PIXELS // (tile_height * tile_width * layout.tile_columns))
-    at_once = max(1, band_rows // rows)  # whole images, or one in bands
-    for image, top in product(range(0, layout.count, at_once), range(0, rows, min(band_rows, rows))):
-        count = min(at_once, layout.count - image)
-        bottom = min(top + band_rows, rows)
-        ends = image * rows + top, image * rows + count * bottom  # rows of tiles, counted through the images
-        size = (ends[1] - ends[0]) * tile_height, layout.tile_columns * tile_width
-        total = np.zeros((*size, channels))
-        for s, stage in enumerate(stages):
-            first, last = (layout.num_blocks(stage.block, row) for row in ends)
-            y = blocks_at(proposals[s], parts[s][first:last], settings.seed, s)
-            total += from_blocks(y, stage.block, size, channels)
-        band = from_float(total, grey=not layout.colour)
-        wanted = images[image : image + count, top * tile_height : bottom * tile_height]
-        wanted[:] = band.reshape(count, -1, *band.shape[1:])[:, : wanted.shape[1], : layout.width]
-    return list(images)
 
 
 def _small(sources: list[np.ndarray], tile: tuple[int, int]) -> list[str]:

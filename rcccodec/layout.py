@@ -45,15 +45,17 @@ def tile_size(blocks: Sequence[Block]) -> Block:
     return math.lcm(*(h for h, _ in blocks)), math.lcm(*(w for _, w in blocks))
 
 
-def group_images(images: Sequence[np.ndarray], tile: Block) -> list[Layout]:
+def group_images(images: Sequence[np.ndarray], tile: Block, *, apart: bool = False) -> list[Layout]:
     """Groups for images (h, w) or (h, w, 3), in order.
 
-    Neighbours of equal size and mode that are one tile each share a group; every larger image is alone.
+    Neighbours of equal size and mode that are one tile each share a group, unless all are to be ``apart``;
+    every larger image is alone.
     """
     layouts: list[Layout] = []
     for x in images:
         new = Layout(1, x.shape[0], x.shape[1], x.ndim == 3, tile)
-        if new.tile_rows * new.tile_columns == 1 and layouts and replace(layouts[-1], count=1) == new:
+        small = new.tile_rows * new.tile_columns == 1 and not apart
+        if small and layouts and replace(layouts[-1], count=1) == new:
             layouts[-1] = replace(new, count=layouts[-1].count + 1)
         else:
             layouts.append(new)

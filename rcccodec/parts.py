@@ -52,7 +52,7 @@ def cut(sources: Sequence[np.ndarray], settings: Settings, blocks: int) -> list[
     parts: list[Part] = []
     first, last = 0, 0
     counts: list[list[int]] = []
-    for layout in group_images(sources, settings.tile):
+    for layout in group_images(sources, settings.tile, apart=settings.apart):
         own = [replace(layout, count=1).num_blocks(stage.block) for stage in stages]
         # images that fill whole shared indices of every stage
         unit = math.lcm(*(g // math.gcd(g, n) for g, n in zip(settings.joint_sizes(), own, strict=True)))
@@ -201,7 +201,7 @@ def _seal(file: Path, content: bytes) -> bytes:
 
 
 def _name(sources: Sequence[np.ndarray], settings: Settings) -> str:
-    made_by = f"{rcccodec.__version__} {settings.model.sha256} {settings.header()}"
+    made_by = f"{rcccodec.__version__} {settings.model.sha256} {settings.header()} {settings.apart}"
     return f"{hash_pictures(made_by, sources)}.npz"
 
 

@@ -48,6 +48,7 @@ class Request:
     num_candidates: int | None = None
     seed: int | None = None
     joint: bool | None = None
+    apart: bool | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -107,6 +108,7 @@ class Request:
                     seed=self.seed,
                     target_bits=target_bits,
                     target_psnr_db=self.target_psnr_db,
+                    apart=self.apart,
                     device=self.device,
                     progress=told,
                     encode_pictures=encode_pictures,
@@ -125,6 +127,7 @@ class Request:
                     num_candidates=self.num_candidates,
                     seed=self.seed,
                     joint=self.joint,
+                    apart=self.apart,
                     device=self.device,
                     progress=told,
                     search=search,

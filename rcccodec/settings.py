@@ -22,6 +22,7 @@ class Settings:
 
     coder: one of ONE_SHOT_CODERS. index_code: one of INDEX_CODES. num_candidates: N. seed: unsigned 64-bit.
     joint: blocks share indices where N allows it (rcccodec.joint).
+    apart: an encoder gives every image of an archive a payload of its own.
     """
 
     model: Model
@@ -31,6 +32,7 @@ class Settings:
     num_candidates: int
     seed: int
     joint: bool = False
+    apart: bool = False
 
     @property
     def step(self) -> Rung:
@@ -127,8 +129,8 @@ class Settings:
             )
         return [stage.priors[self.coder] for stage in stages]
 
-    def header(self) -> Header:
-        """What the file says of these settings."""
+    def header(self, *, records: bool = False) -> Header:
+        """What the file says of these settings; ``records``: it has several groups."""
         return Header(
             model_id=bytes.fromhex(self.model.sha256)[:MODEL_ID_BYTES],
             rung=self.rung,
@@ -137,6 +139,7 @@ class Settings:
             num_candidates=self.num_candidates,
             seed=self.seed,
             joint=self.joint,
+            records=records,
         )
 
 
@@ -149,6 +152,7 @@ def choose_settings(
     num_candidates: int | None = None,
     seed: int | None = None,
     joint: bool | None = False,
+    apart: bool = False,
 ) -> Settings:
     """An encoder's settings; None takes the model's default.
 
@@ -176,7 +180,7 @@ def choose_settings(
             raise LimitError(f"{name} {value!r}: must be one of {', '.join(known)}")
     if joint is None:
         joint = (coder, index_code) != ("mincost", "prior") or _has_joint_prior(model, rung, coder)
-    return Settings(model, rung, coder, index_code, num_candidates, seed, joint)
+    return Settings(model, rung, coder, index_code, num_candidates, seed, joint, apart)
 
 
 def read_settings(header: Header, model: Model) -> Settings:

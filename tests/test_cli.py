@@ -110,7 +110,7 @@ def test_info_json_has_the_documented_keys(work: Path, rcc, tiny: Path):
     assert facts["model"] == "colour"
     assert facts["model_sha256"] == load_model("colour").sha256
     assert (facts["coder"], facts["index_code"]) == ("mincost", "fitted")
-    assert (facts["seed"], facts["num_candidates"], facts["format_version"]) == (77, 256, 2)
+    assert (facts["seed"], facts["num_candidates"], facts["format_version"]) == (77, 256, 5)
     assert facts["images"] == [
         {"count": 1, "width": 30, "height": 20, "mode": "rgb"},
         {"count": 2, "width": 8, "height": 8, "mode": "grey"},

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from tiny_models import CANDIDATES, SEED
 
 import rcccodec
-from rcccodec import codec, container, stages
+from rcccodec import codec, container, decoder, stages
 from rcccodec.bundle import Model, load_model
 from rcccodec.channel import candidates_at, log_weights
 from rcccodec.errors import FormatError, InputError, LimitError, ModelError, RccError
 from rcccodec.images import from_float, psnr_db, to_channels
 from rcccodec.index_code import decode_segments, encode_segments
 from rcccodec.index_code.fitted import FittedCode
+from rcccodec.layout import Layout
 from rcccodec.randomness import standard_normals
 from rcccodec.settings import choose_settings, read_settings
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
@@ -40,8 +41,7 @@ def indices_in(data: bytes, model: Model) -> list[list[np.ndarray]]:
     header, groups = container.unpack(data)
     chosen = read_settings(header, model)
     layouts = [
-        codec.Layout(g.count, g.height, g.width, container.MODES[g.mode] == "rgb", chosen.tile)
-        for g in groups
+        Layout(g.count, g.height, g.width, container.MODES[g.mode] == "rgb", chosen.tile) for g in groups
     ]
     return [
         decode_segments(
@@ -252,7 +252,7 @@ def test_bytes_and_pixels_do_not_depend_on_the_number_of_threads():
 def test_bands_of_images_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch, band_pixels: int):
     x = [picture(90, 70, True), *(picture(13, 5, True, seed) for seed in range(7))]
     whole = codec.compress(x, "colour")
-    monkeypatch.setattr(codec, "_BAND_PIXELS", band_pixels)
+    monkeypatch.setattr(decoder, "_BAND_PIXELS", band_pixels)
     for x_hat, said in zip(codec.decompress(whole.data), whole.images, strict=True):
         np.testing.assert_array_equal(x_hat, said)
 
@@ -341,8 +341,8 @@ def test_more_pixels_than_allowed_are_refused_before_anything_is_made(monkeypatc
     assert len(codec.decompress(data, max_pixels=150)) == len(rcccodec.decompress(data, max_pixels=150)) == 3
     with pytest.raises(LimitError, match="150 pixels"):
         rcccodec.decompress(data, max_pixels=149)
-    monkeypatch.setattr(codec, "load_model", None)
-    monkeypatch.setattr(codec, "decode_segments", None)
+    monkeypatch.setattr(decoder, "load_model", None)
+    monkeypatch.setattr(decoder, "decode_segments", None)
     with pytest.raises(LimitError, match="150 pixels"):
         codec.decompress(data, max_pixels=149)
 
@@ -350,7 +350,7 @@ def test_more_pixels_than_allowed_are_refused_before_anything_is_made(monkeypatc
 def test_padding_counts_against_the_limit_too():
     data = codec.compress([picture(1, 1)] * 40, "grey").data
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codec, "MAX_PIXELS", 64 * 40 - 1)
+        patch.setattr(decoder, "MAX_PIXELS", 64 * 40 - 1)
         with pytest.raises(LimitError, match="2560 pixels with padding"):
             codec.decompress(data, max_pixels=40)
         assert len(codec.decompress(data, max_pixels=2560)) == 40

@@ -36,9 +36,9 @@ groups = st.builds(
 )
 
 
-def worked_example() -> bytes:
+def worked_example(name: str = "example") -> bytes:
     text = files("rcccodec").joinpath("FORMAT.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```example\n(.*?)```", text, flags=re.DOTALL)
+    (block,) = re.findall(rf"```{name}\n(.*?)```", text, flags=re.DOTALL)
     return bytes.fromhex(" ".join(line.split("  ")[0] for line in block.splitlines()))
 
 
@@ -50,6 +50,12 @@ def with_checksum(body: bytes) -> bytes:
 def test_the_worked_example_of_the_specification_is_what_pack_writes() -> None:
     assert pack(HEADER, GROUPS) == worked_example()
     assert unpack(worked_example()) == (HEADER, GROUPS)
+
+
+def test_the_example_of_records_is_what_pack_writes() -> None:
+    header = replace(HEADER, records=True)
+    assert pack(header, GROUPS) == worked_example("records")
+    assert unpack(worked_example("records")) == (header, GROUPS)
 
 
 def test_wire_numbers_are_those_of_the_specification() -> None:
@@ -136,7 +142,8 @@ HEAD = pack(HEADER, GROUPS[:1])[:13]
         (b"RC", "begin with"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "begin with"),
         (b"RCC", "truncated"),
-        (b"RCC\x04" + bytes(40), "version 4"),
+        (b"RCC\x07" + bytes(40), "version 7"),
+        (b"RCC\x04" + bytes(40), "checksum mismatch in the head"),
         (HEAD, "truncated: group"),
         (HEAD[:10] + b"\x23" + HEAD[11:], "coder 3"),
         (HEAD[:10] + b"\x2e" + HEAD[11:], "index code 3"),

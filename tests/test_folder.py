@@ -16,7 +16,7 @@ from PIL import Image
 
 from rcccodec import cli, codec, parts
 from rcccodec.bundle import load_model
-from rcccodec.commands import compress_folder, console, decompress
+from rcccodec.commands import compress_folder, console, decompress_folder
 from rcccodec.folder import JOURNAL, Journal, list_files, mirrored
 from rcccodec.images import read_image
 from rcccodec.request import Request
@@ -441,7 +441,7 @@ def test_no_picture_of_an_archive_meets_one_of_another_file(work: Path, rcc):
 @given(st.dictionaries(st.text("aA.pngrc/", min_size=1, max_size=6), st.booleans(), max_size=12))
 def test_no_target_of_a_file_is_or_lies_in_that_of_another(files: dict[str, bool]):
     given = {str(PurePosixPath(f"x/{name}.rcc")): archive for name, archive in files.items()}
-    targets = decompress._targets(sorted(given), {name for name, archive in given.items() if archive})
+    targets = decompress_folder._targets(sorted(given), {name for name, archive in given.items() if archive})
     assert set(targets) == set(given)
     assert len(set(targets.values())) == len(targets)
     above = {str(above) for target in targets.values() for above in PurePosixPath(target).parents}

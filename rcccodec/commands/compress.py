@@ -83,6 +83,12 @@ if TYPE_CHECKING:
     help="Let blocks of low rate, or images of one block each, share indices where N allows it. "
     "Default: unless mincost has a prior for single blocks alone, which saves more.",
 )
+@click.option(
+    "--apart/--no-apart",
+    default=None,
+    help="Give every image of an archive a payload and a checksum of its own, some 14 bytes, so that damage "
+    "to one loses no other. Images of more than one tile have them always. Default: for models of latents.",
+)
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option(
     "--jobs",
@@ -111,6 +117,7 @@ def compress(
     candidates: int | None,
     seed: int | None,
     joint: bool | None,
+    apart: bool | None,
     device: str,
     jobs: int,
     no_overwrite: bool,
@@ -179,7 +186,7 @@ def compress(
     def request() -> Request:
         return Request(
             model, beta, quality, target_bits, target_bpp, target_psnr, coder, effort, index_code, candidates,
-            seed, joint, console.resolve_device(device),
+            seed, joint, apart, console.resolve_device(device),
         )  # fmt: skip
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (mirrors or processes > 1 or "-" in inputs):

@@ -2,16 +2,17 @@
 
 import os
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rcccodec.atomic import sweep
 from rcccodec.commands import console
-from rcccodec.errors import OutputError, RccError
+from rcccodec.errors import FormatError, OutputError
 
 if TYPE_CHECKING:
+    from rcccodec.container import Group
     from rcccodec.latent.file import Region
 
 
@@ -33,6 +34,7 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
         "rcc decompress - -o - < photo.rcc > photo.png",
         "rcc decompress photo.rcc -o corner.png --region 0,0,320,200",
         "rcc decompress half-loaded.rcc -o photo.png --partial",
+        "rcc decompress damaged.rcc -o pictures/ --keep-going",
     )
 )
 @click.argument("source", metavar="INPUT")
@@ -64,6 +66,11 @@ def _region(_context: click.Context, _option: click.Parameter, text: str | None)
     help="Take a file that was cut short, of one image and a model of latents: its tiles of 256x256 "
     "pixels that are whole, and the mean colour elsewhere. Checksums are not verified.",
 )
+@click.option(
+    "--keep-going",
+    is_flag=True,
+    help="Of a damaged archive, write every image that is intact and name the lost ones, with exit code 4.",
+)
 @click.option("--no-overwrite", is_flag=True, help="Fail if a file to write exists.")
 @click.option("--quiet", is_flag=True, help="Print nothing but errors.")
 def decompress(
@@ -73,6 +80,7 @@ def decompress(
     max_pixels: int | None,
     region: "Region | None",
     partial: bool,
+    keep_going: bool,
     no_overwrite: bool,
     quiet: bool,
 ) -> None:
@@ -85,20 +93,29 @@ def decompress(
     an archive (path.rcc.png and path.rcc where two would clash); files that cannot be read are named and
     passed over, with the exit code of the first.
     """
+    if keep_going and (region is not None or partial):
+        raise click.UsageError("--keep-going is for archives, --region and --partial are for one image")
+    if output != console.STANDARD_STREAM:
+        sweep([output])
     if os.path.isdir(source):
         if output == console.STANDARD_STREAM:
             raise click.UsageError("a folder cannot go to standard output: name a folder with -o")
         if region is not None or partial:
             raise click.UsageError("--region and --partial are for one file, not for a folder")
-        _decompress_folder(Path(source), Path(output), model, max_pixels, not no_overwrite, quiet)
+        from rcccodec.commands.decompress_folder import decompress_folder
+
+        decompress_folder(
+            Path(source), Path(output), model, max_pixels,
+            overwrite=not no_overwrite, quiet=quiet, keep_going=keep_going,
+        )  # fmt: skip
+    elif keep_going:
+        decompress_intact(source, output, model, max_pixels, not no_overwrite, quiet)
     else:
         options = {"region": region} | ({"max_pixels": max_pixels} if max_pixels else {})
-        if output != console.STANDARD_STREAM:
-            sweep([output])
-        _decompress_file(source, output, model, options, not no_overwrite, quiet, partial=partial)
+        decompress_file(source, output, model, options, not no_overwrite, quiet, partial=partial)
 
 
-def _decompress_file(
+def decompress_file(
     source: str,
     output: str,
     model: str | None,
@@ -113,7 +130,7 @@ def _decompress_file(
 
     data = console.read_input(source)
     with console.about(source):
-        groups = [container.unpack_prefix(data)[1]] if partial else container.unpack(data)[1]
+        groups = [container.unpack_prefix(data)[1]] if partial else _unpack(data)
     count = sum(group.count for group in groups)
     into_folder = _check_output(output, count, overwrite)
 
@@ -136,8 +153,7 @@ def _decompress_file(
         atomic.write_stdout(image_bytes(images[0], ".png"))
         return
     if into_folder:
-        digits = max(4, len(str(count - 1)))
-        files = {f"{i:0{digits}}.png": image_bytes(x, ".png") for i, x in enumerate(images)}
+        files = {_numbered(i, count): image_bytes(x, ".png") for i, x in enumerate(images)}
         atomic.write_folder(output, files, overwrite=overwrite)
     else:
         write_image(output, images[0], overwrite=overwrite)
@@ -147,63 +163,67 @@ def _decompress_file(
         console.say(f"{output}: {several}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
 
 
-def _decompress_folder(
-    source: Path, output: Path, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
-) -> None:
+def _unpack(data: bytes) -> list["Group"]:
+    """The groups of a file; the error of a damaged archive says what can be had of it."""
     from rcccodec import container
-    from rcccodec.atomic import make_folder
-    from rcccodec.folder import list_files
 
-    names = list_files(source, [".rcc"])
-    failures: list[RccError] = []
-    archives, readable = set(), []
-    for name in names:
+    try:
+        return container.unpack(data)[1]
+    except FormatError as error:
         try:
-            with console.about(str(source / name)):
-                groups = container.unpack(console.read_input(str(source / name)))[1]
-        except RccError as error:
-            console.remark(f"error: {error}", quiet=False)
-            failures.append(error)
-            continue
-        readable.append(name)
-        if sum(group.count for group in groups) > 1:
-            archives.add(name)
-    targets = _targets(names, archives)
-    sweep(output / target for target in targets.values())
-    for name in readable:
-        try:
-            target = output / targets[name]
-            make_folder(target.parent)
-            end = os.sep if name in archives else ""
-            options = {"max_pixels": max_pixels} if max_pixels else {}
-            _decompress_file(str(source / name), f"{target}{end}", model, options, overwrite, True)
-        except OutputError:
+            found = container.salvage(data)
+        except FormatError:
+            raise error from None
+        intact = sum(group.count for _, group in found.groups)
+        if not intact:
             raise
-        except RccError as error:
-            console.remark(f"error: {error}", quiet=False)
-            failures.append(error)
+        hint = f"{intact} of {found.num_images} images are intact: --keep-going gives them"
+        raise FormatError(f"{error}; {hint}") from None
+
+
+def decompress_intact(
+    source: str, output: str, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
+) -> None:
+    """Every intact image of a file to the folder ``output``; a FormatError that names the lost ones."""
+    from rcccodec import container
+    from rcccodec.commands.verify import lost_images
+
+    data = console.read_input(source)
+    with console.about(source):
+        found = container.salvage(data)
+        if not found.groups:
+            raise FormatError(f"no image of it is intact: {found.faults[0]}")
+    if not found.faults:
+        options = {"max_pixels": max_pixels} if max_pixels else {}
+        decompress_file(source, output, model, options, overwrite, quiet)
+        return
+    into_folder = _check_output(output, found.num_images, overwrite)
+    if output == console.STANDARD_STREAM:
+        raise OutputError("--keep-going: name a file or folder with -o")
+
+    from rcccodec import atomic, codec
+    from rcccodec.images import image_bytes, write_image
+
+    with console.about(source):
+        made = codec.decompress_intact(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+    if into_folder:
+        files = {_numbered(i, made.num_images): image_bytes(x, ".png") for i, x in made.images.items()}
+        atomic.write_folder(output, files, overwrite=overwrite)
+    elif made.images:
+        write_image(output, made.images[0], overwrite=overwrite)
     if not quiet:
-        console.say(f"{output}: {len(names) - len(failures)} of {len(names)} files")
-    if failures:
-        left = f"{len(failures)} of {len(names)} files could not be decompressed; the others are"
-        raise type(failures[0])(left)
+        console.say(f"{output}: {len(made.images)} of {made.num_images} images")
+    for fault in made.faults:
+        console.remark(f"{console.shown(source)}: {fault}", quiet)
+    ends = [[_numbered(i, made.num_images) for i in run] for run in lost_images(found)]
+    lost = ", ".join(first if first == last else f"{first} to {last}" for first, last in ends)
+    kept = f"{len(made.images)} of {made.num_images} images are intact"
+    raise FormatError(f"{console.shown(source)}: damaged; {kept}, lost: {lost or 'none'}")
 
 
-def _targets(names: list[str], archives: set[str]) -> dict[str, str]:
-    """Where each file goes: a picture, or a folder that holds nothing else for an archive."""
-    from rcccodec.folder import mirrored
-
-    folders = {str(above).casefold() for name in names for above in PurePosixPath(name).parents}
-
-    def full(name: str) -> str:
-        return name if name in archives else f"{name}.png"
-
-    def short(name: str) -> str:
-        stem = name[:-4].removesuffix(".png")
-        target = stem if name in archives else f"{stem}.png"
-        return full(name) if target.casefold() in folders else target
-
-    return mirrored(names, short, full)
+def _numbered(image: int, num_images: int) -> str:
+    """The name of one image of an archive."""
+    return f"{image:0{max(4, len(str(num_images - 1)))}}.png"
 
 
 def _check_output(output: str, count: int, overwrite: bool) -> bool:

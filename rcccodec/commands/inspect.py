@@ -1,6 +1,7 @@
 """``rcc info``, ``rcc models`` and ``rcc samples``: what a file holds, what there is, what a model draws."""
 
 import json
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,8 +63,8 @@ def file_facts(data: bytes) -> dict[str, Any]:
         "model_sha256": sha256,
         **method,
         "images": [
-            {"count": g.count, "width": g.width, "height": g.height, "mode": container.MODES[g.mode]}
-            for g in groups
+            {"count": sum(g.count for g in run), "width": w, "height": h, "mode": container.MODES[mode]}
+            for (w, h, mode), run in groupby(groups, key=lambda g: (g.width, g.height, g.mode))
         ],
         "payload_bits": 8 * sum(len(group.payload) for group in groups),
         "file_bytes": len(data),

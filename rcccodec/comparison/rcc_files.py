@@ -82,7 +82,7 @@ def with_index_code(data: bytes, model: Model, index_code: str, *, codes_of: Mod
         codes = [code for code, _ in new.segments(counts)]
         payload = encode_segments(list(zip(codes, indices, strict=True)), num_blocks=sum(counts))
         packed.append(container.Group(group.mode, group.count, group.width, group.height, payload))
-    return container.pack(new.header(), packed)
+    return container.pack(new.header(records=header.records), packed)
 
 
 def _block_counts(group: container.Group, settings: Settings) -> list[int]:

@@ -47,15 +47,19 @@ Encode = Callable[..., list[Coded]]  # what `encode_pictures` is, or does the sa
 
 @dataclass(frozen=True)
 class LatentSettings:
-    """How a file is made: model, number of its slope, channel; ``gain`` bits a bit of divergence."""
+    """How a file is made: model, number of its slope, channel; ``gain`` bits a bit of divergence.
+
+    apart: every image of an archive has a payload of its own.
+    """
 
     model: LatentModel
     slope: int
     channel: Channel
     gain: float = DEFAULT_GAIN
+    apart: bool = True
 
-    def header(self) -> Header:
-        """What the file says of these settings."""
+    def header(self, *, records: bool = False) -> Header:
+        """What the file says of these settings; ``records``: it has several groups."""
         return Header(
             model_id=bytes.fromhex(self.model.sha256)[:MODEL_ID_BYTES],
             rung=self.slope,
@@ -64,6 +68,7 @@ class LatentSettings:
             num_candidates=self.channel.num_candidates,
             seed=self.channel.seed,
             latent=True,
+            records=records,
         )
 
 
@@ -75,6 +80,7 @@ def choose_settings(
     effort: int | None = None,
     num_candidates: int | None = None,
     seed: int | None = None,
+    apart: bool = True,
 ) -> LatentSettings:
     """An encoder's settings; None takes the default. ``num_candidates`` overrides what ``effort`` stands for.
 
@@ -102,7 +108,8 @@ def choose_settings(
         raise LimitError(
             f"{num_candidates} candidates: {coder} takes a power of two, 2^{LEAST_LOG2_LATENT} to 2^{most}"
         )
-    return LatentSettings(model, slope, Channel(coder, num_candidates, seed, _codes(model, coder)))
+    channel = Channel(coder, num_candidates, seed, _codes(model, coder))
+    return LatentSettings(model, slope, channel, apart=apart)
 
 
 def _whole(what: str, value: int) -> int:
@@ -273,12 +280,12 @@ def _size(sources: Sequence[NDArray[np.uint8]], latents: list[Latents], settings
     """Bytes of a file of trellises, without a search."""
     payloads = iter(latents)
     groups = []
-    for layout in group_images(sources, _TILE):
+    for layout in group_images(sources, _TILE, apart=settings.apart):
         size = sum(
             codec.trellis_bytes(settings.model, next(payloads), settings.gain) for _ in range(layout.count)
         )
         groups.append(_group(layout.colour, layout.count, layout.width, layout.height, bytes(size)))
-    return len(container.pack(settings.header(), groups))
+    return len(container.pack(settings.header(records=len(groups) > 1), groups))
 
 
 def _write(
@@ -292,11 +299,11 @@ def _write(
 ) -> LatentFile:
     coded = (encode or encode_pictures)(sources, latents, settings, device, progress)
     groups, first = [], 0
-    for layout in group_images(sources, _TILE):
+    for layout in group_images(sources, _TILE, apart=settings.apart):
         payload = b"".join(one.data for one in coded[first : first + layout.count])
         groups.append(_group(layout.colour, layout.count, layout.width, layout.height, payload))
         first += layout.count
-    data = container.pack(settings.header(), groups)
+    data = container.pack(settings.header(records=len(groups) > 1), groups)
     images = [
         _pixels(codec.decode_picture(settings.model, settings.slope, one.y, x.shape[:2]), x.ndim == 2)
         for one, x in zip(coded, sources, strict=True)

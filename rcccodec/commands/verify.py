@@ -1,0 +1,138 @@
+"""``rcc verify``: whether ``.rcc`` files are whole, and which images of damaged ones are."""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from rcccodec.commands import console
+from rcccodec.errors import FormatError, InputError, RccError
+
+if TYPE_CHECKING:
+    from rcccodec.container import Salvaged
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of a file; the keys of ``rcc verify --json``.
+
+    images: in the file, as far as that is known. lost: runs of images that are not intact, as [first, last].
+    faults: a line each; none if the file is whole.
+    """
+
+    file: str
+    intact: bool
+    images: int
+    intact_images: int
+    lost: list[tuple[int, int]] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+
+@click.command(
+    epilog=console.examples(
+        "rcc verify photo.rcc", "rcc verify archive/ --json", "rcc verify backup.rcc --decode"
+    )
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@click.option("-m", "--model", help="Name or folder of the model, for --decode.")
+@click.option(
+    "--decode", is_flag=True, help="Decode every image too, which needs the model and takes longer."
+)
+@click.option("--max-pixels", type=click.IntRange(min=1), help="As of rcc decompress, for --decode.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--quiet", is_flag=True, help="Print nothing but errors and what --json asks for.")
+def verify(
+    inputs: tuple[str, ...],
+    model: str | None,
+    decode: bool,
+    max_pixels: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Say whether .rcc files are whole: their structure and every checksum.
+
+    INPUT is a file, - for standard input, or a folder, whose .rcc files are all looked at. Of a damaged
+    archive the lost images are named by their numbers, from 0; rcc decompress --keep-going gives the others.
+    Exit code 0 if all are whole, else that of the first that is not: 4 for damage.
+    """
+    verdicts: list[Verdict] = []
+    failures: list[RccError] = []
+    for name in _files(inputs):
+        try:
+            data = console.read_input(name)
+            verdict = examine(name, data)
+            if decode and verdict.intact:
+                _decode(data, model, max_pixels)
+        except RccError as error:
+            verdict = Verdict(name, False, 0, 0, faults=[str(error)])
+            failures.append(error)
+        else:
+            if not verdict.intact:
+                failures.append(FormatError("damaged"))
+        verdicts.append(verdict)
+        if not as_json and (verdict.faults or not quiet):
+            console.say(_line(verdict))
+    if as_json:
+        console.say(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+    if failures:
+        raise type(failures[0])(f"{len(failures)} of {len(verdicts)} files are not whole")
+
+
+def examine(name: str, data: bytes) -> Verdict:
+    """The verdict on a file's bytes, from its structure and checksums alone.
+
+    Raises:
+        FormatError: nothing of it can be relied on.
+    """
+    from rcccodec import container
+
+    found = container.salvage(data)
+    num_intact = sum(group.count for _, group in found.groups)
+    return Verdict(name, not found.faults, found.num_images, num_intact, lost_images(found), found.faults)
+
+
+def lost_images(found: "Salvaged") -> list[tuple[int, int]]:
+    """Runs of images, first and last, that are not among those of ``found.groups``."""
+    lost, expected = [], 0
+    for first, group in found.groups:
+        if first > expected:
+            lost.append((expected, first - 1))
+        expected = first + group.count
+    if expected < found.num_images:
+        lost.append((expected, found.num_images - 1))
+    return lost
+
+
+def _files(inputs: Iterable[str]) -> list[str]:
+    from rcccodec.folder import list_files
+
+    names = []
+    for name in inputs:
+        if os.path.isdir(name):
+            names += [str(Path(name) / file) for file in list_files(Path(name), [".rcc"])]
+        else:
+            names.append(name)
+    if not names:
+        raise InputError("no .rcc file to verify")
+    return names
+
+
+def _decode(data: bytes, model: str | None, max_pixels: int | None) -> None:
+    from rcccodec import codec
+
+    codec.decompress(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+
+
+def _line(verdict: Verdict) -> str:
+    name = console.shown(verdict.file)
+    if verdict.intact:
+        return f"{name}: whole, {verdict.images} image{'s' if verdict.images > 1 else ''}"
+    if not verdict.images:
+        return f"{name}: {'; '.join(verdict.faults)}"
+    return (
+        f"{name}: {verdict.intact_images} of {verdict.images} images are intact; {'; '.join(verdict.faults)}"
+    )
