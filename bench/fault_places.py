@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fault_child import Command, Fault, Outcome, run_child
+from fault_scenarios import Tree, is_private, tree
 
 from rcccodec import cli
 
@@ -22,8 +23,6 @@ NO_MOUNTS, CHANGED = 97, 98  # exit codes of children
 _NEW_NAMESPACE, _READ_ONLY, _PRIVATE, _RECURSIVE = 0x20000, 1, 1 << 18, 1 << 14
 
 NO_FAULT = Fault()
-
-Tree = dict[str, bytes]
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def wrong_end(case: Case, folder: Path) -> tuple[Outcome, list[str]]:
     lines = 0 if outcome.code == 0 else 1 + (outcome.code == 2) * 2  # usage errors show how to get help
     if outcome.code not in case.codes or (case.fault.stderr is None and len(outcome.errors) > lines):
         wrong.append(f"exit code {outcome.code} instead of {case.codes}, {outcome.stderr!r:.600}")
-    found = _tree(folder)
+    found = tree(folder)
     wrong += [f"{name} is changed or lost" for name in case.inputs if found.get(name) != case.inputs[name]]
     left = [name for name in found if name not in case.inputs and name not in case.made]
     return outcome, wrong + [f"{name} is left over" for name in left]
@@ -145,14 +144,11 @@ def _mounter(options: str) -> Callable[[], None]:
 
 def _run_and_look(words: list[str]) -> int:
     """The exit code of ``rcc``, or CHANGED with what is new on the small file system, which ends with us."""
-    before = _tree(Path(SMALL))
+    before = tree(Path(SMALL))
     code = cli.run(words)
-    after = _tree(Path(SMALL))
-    if after != before:
-        print("changed:", *(name for name in after if after[name] != before.get(name)), file=sys.stderr)
+    after = tree(Path(SMALL))
+    changed = [name for name in after.keys() | before.keys() if after.get(name) != before.get(name)]
+    if changed := [name for name in changed if not is_private(name) or name.endswith(".tmp")]:
+        print("changed:", *changed, file=sys.stderr, flush=True)
         return CHANGED
     return code
-
-
-def _tree(folder: Path) -> Tree:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}

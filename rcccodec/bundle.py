@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, is_out_of_memory
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model import (
     MAX_TILE_SIDE,
@@ -104,6 +104,8 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
             return build_model(path, card, sha256)
         return _build(path, card, sha256)
     except _DAMAGE as error:
+        if is_out_of_memory(error):
+            raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged model bundle ({cause:.200})") from error
 

@@ -23,9 +23,7 @@ from rcccodec.commands import (
     train_ntc,
     verify,
 )
-from rcccodec.errors import LimitError, RccError
-
-_NO_MEMORY = ("allocate", "could not create a primitive")  # how torch and its oneDNN run out of it on a CPU
+from rcccodec.errors import LimitError, RccError, is_out_of_memory
 
 
 def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -103,13 +101,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except RccError as error:
         return _fail(f"error: {error}", error.exit_code)
-    except MemoryError:
-        return _fail("error: out of memory", LimitError.exit_code)
-    except RuntimeError as error:
-        if not any(words in str(error) for words in _NO_MEMORY):
-            return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
-        return _fail("error: out of memory", LimitError.exit_code)
-    except Exception as error:  # the last resort: a bug, still in one line
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail("error: out of memory", LimitError.exit_code)
+        # the last resort: a bug, still in one line
         return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
 
 

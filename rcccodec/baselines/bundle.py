@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, is_out_of_memory
 from rcccodec.model_search import MAX_JSON_BYTES, model_folders, read_bounded
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     try:
         return _build(path, card, hashlib.sha256(data).hexdigest())
     except _DAMAGE as error:
+        if is_out_of_memory(error):
+            raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged baseline ({cause:.200})") from error
 
