@@ -97,7 +97,7 @@ def measure_faults(
             for failure in tally.failures:
                 say(f"  {failure}")
         if only is None or PLACES in only:
-            rows[PLACES] = _try_places(Path(name) / "places")
+            rows[PLACES] = _try_places(Path(name) / "places", None)
             say(f"{PLACES}: {rows[PLACES]['tried']} tried, {rows[PLACES]['failed']} failures")
             for failure in rows[PLACES]["failures"]:
                 say(f"  {failure}")
@@ -111,10 +111,17 @@ def measure_faults(
     }
 
 
-def _try_places(place: Path) -> dict[str, Any]:
+def measure_places(names: Sequence[str] | None = None) -> dict[str, Any]:
+    """Only what `fault_places` has, or the cases of these names: counts and failures."""
+    torch.set_num_threads(1)
+    with _cached_models(), tempfile.TemporaryDirectory(prefix="rcc-faults-") as place:
+        return _try_places(Path(place), names)
+
+
+def _try_places(place: Path, names: Sequence[str] | None) -> dict[str, Any]:
     """Places that cannot be written to, streams nobody reads, too little memory."""
     began_s, tried, skipped, failures = time.monotonic(), 0, 0, []
-    some, photo, large = digits(3), photos(1)["p0.png"], tiled(5)
+    some, photo, large = digits(3), photos(1)["p0.png"], tiled(5 if names is None else 3)
     file = made(place / "file", ["compress", "in.png", "-o", "a.rcc", *PHOTO_OPTIONS], {"in.png": photo})
     words = ["compress", "in", "-o", "a.rcc", *DIGIT_OPTIONS]
     archive = made(place / "archive", words, below("in", some))
@@ -123,6 +130,8 @@ def _try_places(place: Path) -> dict[str, Any]:
     for case in itertools.chain(
         cases(some["0.png"], some, photo, large, file, archive), decoding_cases(large_file)
     ):
+        if names is not None and case.name not in names:
+            continue
         shutil.rmtree(place / "case", ignore_errors=True)
         (place / "case").mkdir()
         outcome, wrong = wrong_end(case, place / "case")
