@@ -87,7 +87,7 @@ def assemble(network: LatentNetwork, tables: dict[str, Tensor]) -> LatentModel:
 
 
 def bundle_files(card: dict[str, Any], model: LatentModel, tables: dict[str, Tensor]) -> dict[str, bytes]:
-    """The bundle but its card, as file names and contents.
+    """The bundle but its card, as file names and contents; model.json, which makes it one, comes last.
 
     Args:
         card: all of model.json but version, kind, spec and hash.
@@ -112,7 +112,7 @@ def bundle_files(card: dict[str, Any], model: LatentModel, tables: dict[str, Ten
         "spec": model.spec.to_json(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {"model.json": json.dumps(full, indent=1).encode(), WEIGHTS: weights}
+    return {WEIGHTS: weights, "model.json": json.dumps(full, indent=1).encode()}
 
 
 def coding_tensors(network: LatentNetwork) -> dict[str, Tensor]:
