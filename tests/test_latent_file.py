@@ -106,20 +106,6 @@ def test_another_seed_is_another_file_and_the_same_one_the_same(latent_model) ->
     assert first == again != other
 
 
-@pytest.mark.parametrize("coder", ["trellis", "mincost"])
-def test_the_number_of_threads_does_not_matter(latent_model, coder: str) -> None:
-    sources, before = [smooth_picture(64, 80, 1)], torch.get_num_threads()
-    made = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            made.append(compress(sources, settings_of(latent_model, coder=coder)))
-    finally:
-        torch.set_num_threads(before)
-    assert made[0].data == made[1].data
-    assert np.array_equal(made[0].images[0], made[1].images[0])
-
-
 @pytest.mark.parametrize("coder", ["trellis", "pfr", "orc", "mincost"])
 def test_a_picture_that_sends_nothing_is_its_classes(latent_model, coder: str) -> None:
     priors = tuple(replace(p, rates_millibits=np.zeros_like(p.rates_millibits)) for p in latent_model.priors)
@@ -263,15 +249,15 @@ def test_a_region_is_the_crop_of_the_whole(latent_model, coder: str) -> None:
             (found,) = codec.decompress(made.data, latent_model, region=(top, left, height, width))
             whole = made.images[0][top : top + height, left : left + width]
             assert found.shape == whole.shape
-            assert np.abs(found.astype(int) - whole).max() <= 1  # sums in another order, then rounded
-            assert (found != whole).mean() < 1e-3
+            assert np.array_equal(found, whole)
 
 
 def test_a_region_makes_no_more_tiles_than_it_needs(latent_model, monkeypatch) -> None:
-    made = compress([smooth_picture(300, 290, 50)], settings_of(latent_model))
+    made = compress([smooth_picture(600, 800, 50)], settings_of(latent_model, effort=1))
     tiles, plain = [], latent_codec.tile_latents
     monkeypatch.setattr(latent_codec, "tile_latents", lambda *args: tiles.append(1) or plain(*args))
-    for region, count in (((0, 0, 100, 100), 1), ((0, 0, 230, 10), 2), ((280, 280, 5, 5), 4), (None, 4)):
+    # the windows that a region is in, and the tiles around those
+    for region, count in (((0, 0, 100, 100), 4), ((0, 0, 300, 10), 6), ((280, 280, 5, 5), 9), (None, 12)):
         tiles.clear()
         codec.decompress(made.data, latent_model, region=region)
         assert len(tiles) == count

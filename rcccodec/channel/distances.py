@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rcccodec.channel.arithmetic import full_float32
+from rcccodec.arithmetic import full_float32
 from rcccodec.proposals import Proposal
 from rcccodec.randomness import standard_normals
 

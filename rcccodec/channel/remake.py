@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 from rcccodec.channel.distances import candidates_at, squared_distances
 from rcccodec.channel.nominees import Nominees, lowest
 from rcccodec.channel.target import Target
+from rcccodec.threads import one_thread
 
 _AT_ONCE, _VALUES_AT_ONCE = 1024, 1 << 22
+_LAST_BITS = 2.0**-36  # of a score; what float64 leaves open is far less
 
 
 def remade_scores(
@@ -35,12 +38,35 @@ def remade_scores(
     return scores
 
 
+def exact_scores(
+    nominees: Nominees, target: Target, *, seed: int, stage: int, device: torch.device
+) -> Tensor:
+    """Float64 scores of the nominees, float64 (n,), whose order does not depend on what is made beside them.
+
+    The last bits of a candidate may, and on the number of threads. Where they could decide a block, its
+    candidates are made one by one.
+    """
+    make = partial(remade_scores, target=target, seed=seed, stage=stage, device=device, dtype=torch.float64)
+    scores = make(nominees)
+    slack = _LAST_BITS * (1.0 + target.beta + scores.abs() + nominees.offsets.abs())
+    least = torch.full((len(target.x),), torch.inf, dtype=torch.float64)
+    least.scatter_reduce_(0, nominees.rows, scores + slack, "amin")
+    near = scores - slack <= least[nominees.rows]
+    several = torch.bincount(nominees.rows[near], minlength=len(target.x)) > 1
+    (tied,) = (near & several[nominees.rows]).nonzero(as_tuple=True)
+    with one_thread():
+        for column in torch.unique(nominees.columns[tied]):
+            which = tied[nominees.columns[tied] == column]
+            scores[which] = make(nominees.taken(which))
+    return scores
+
+
 def winners(nominees: Nominees, target: Target, *, seed: int, stage: int, device: torch.device) -> Nominees:
     """The best nominee of every block that has any, with its float64 score; lowest column at ties."""
     columns, inverse = torch.unique(nominees.columns, return_inverse=True)
     offsets = torch.empty(len(columns), dtype=torch.float64).scatter_(0, inverse, nominees.offsets)
     left = nominees.taken(_distinct(columns, offsets, target, seed, stage, device)[inverse])
-    scores = remade_scores(left, target, seed=seed, stage=stage, device=device, dtype=torch.float64)
+    scores = exact_scores(left, target, seed=seed, stage=stage, device=device)
     blocks, rows = torch.unique(left.rows, return_inverse=True)
     left = replace(left, scores=scores, errors=torch.zeros_like(scores))
     return left.taken(lowest(rows, left.columns, scores, len(blocks)))

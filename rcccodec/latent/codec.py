@@ -34,7 +34,8 @@ from rcccodec.latent.payload import (
     write_tile,
 )
 from rcccodec.latent.prior import SlopePrior
-from rcccodec.latent.windows import LATENT_STRIDE, MARGIN, analyse, grid_of, synthesise, tiles_of
+from rcccodec.latent.windows import analyse, grid_of, needed, synthesise, tiles_of
+from rcccodec.threads import Tell, each_alone, one_thread
 
 TILES_AT_ONCE = 24  # searched together
 MAX_MEAN = 1e9  # of a latent: its square times the steepest precision is still a float32
@@ -81,11 +82,11 @@ def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Lat
     if not (mean.abs().max() < MAX_MEAN and log_noise.isfinite().all()):
         raise ModelError(f"model {model.name}: its latents of this image are not finite, or too large")
     prior = model.priors[slope]
-    classes = tuple(
-        prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
-        for place in tiles_of(*mean.shape[1:])
-    )
-    return Latents(slope, mean, log_noise, classes)
+
+    def cheapest(place: tuple[int, int, int, int], _tell: Tell) -> NDArray[np.int64]:
+        return prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
+
+    return Latents(slope, mean, log_noise, tuple(each_alone(cheapest, tiles_of(*mean.shape[1:]))))
 
 
 def trellis_bytes(model: LatentModel, latents: Latents, gain: float) -> int:
@@ -157,6 +158,7 @@ class Target:
     measure: int
 
 
+@one_thread()
 def make_target(
     prior: SlopePrior,
     latents: Latents,
@@ -270,7 +272,8 @@ def read_latents(
     y = torch.zeros(model.spec.latent_dim, rows, columns)
     for place in tiles_of(rows, columns):
         tile = read_tile(prior, channel, reader, *place[2:])
-        if region is None or _meets(place, region):
+        top, left, height, width = place
+        if region is None or needed((top, left, top + height, left + width), region):
             _put(y, place, tile_latents(prior, channel, tile))
     return y
 
@@ -284,7 +287,8 @@ def read_whole_latents(
     """
     prior = model.priors[slope]
     rows, columns = grid_of(*size)
-    y = prior.mean()[:, None, None].repeat(1, rows, columns)
+    with one_thread():
+        y = prior.mean()[:, None, None].repeat(1, rows, columns)
     places = tiles_of(rows, columns)
     for number, place in enumerate(places):
         try:
@@ -305,14 +309,6 @@ def decode_picture(
     """Pixels uint8 (h, w, 3) of latents, or of a region of theirs."""
     top, left, height, width = region or (0, 0, *size)
     return synthesise(model.network, y, slope, (height, width), (top, left)).numpy()
-
-
-def _meets(place: tuple[int, int, int, int], region: tuple[int, int, int, int]) -> bool:
-    for at, extent, first, length in zip(place[:2], place[2:], region[:2], region[2:], strict=True):
-        begin, end = first // LATENT_STRIDE - MARGIN, -(-(first + length) // LATENT_STRIDE) + MARGIN
-        if at + extent <= begin or at >= end:
-            return False
-    return True
 
 
 def _rows(values: Tensor, place: tuple[int, int, int, int]) -> Tensor:

@@ -28,6 +28,7 @@ from rcccodec.latent.spec import LatentSpec
 from rcccodec.model import number
 from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_weights
 from rcccodec.stored_tensors import parse_tensors
+from rcccodec.threads import one_thread
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 26
@@ -168,6 +169,7 @@ def _network(spec: LatentSpec, tensors: dict[str, Tensor]) -> LatentNetwork:
     return network.eval().requires_grad_(False)
 
 
+@one_thread()  # which exponentials are of a vector's end depends on their number
 def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePrior:
     slopes, shape = len(spec.betas), (spec.classes, spec.latent_dim)
     for name in _PRIOR_FIELDS:
