@@ -55,10 +55,8 @@ def read_picture(
     top, left, height, width = region or (0, 0, *size)
     pixels = np.empty((height, width, 3), np.uint8)  # no memory before it is written to
     step = TILE * max(1, BAND_POSITIONS // (TILE * columns))
-    y, start = (
-        torch.empty(model.spec.latent_dim, 0, columns, dtype=torch.float32),
-        0,
-    )  # rows from ``start`` on
+    y = torch.empty(model.spec.latent_dim, 0, columns, dtype=torch.float32)
+    start = 0  # y has the latents of rows from here on
     for first in range(0, rows, step):
         last = min(first + step, rows)
         begin, end = max(0, first - TILE), min(last + TILE, rows)
