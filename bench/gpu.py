@@ -23,9 +23,9 @@ import torch
 from metadata import RESULTS, describe_run, write_result
 
 from rcccodec import kernels
+from rcccodec.arithmetic import full_float32
 from rcccodec.bundle import load_model
 from rcccodec.channel import select_channel
-from rcccodec.channel.arithmetic import full_float32
 from rcccodec.proposals import Proposal
 from rcccodec.proposals.gaussian import GaussianProposal
 from rcccodec.randomness import plain_normals, standard_normals

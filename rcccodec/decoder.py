@@ -17,9 +17,9 @@ from itertools import product
 import numpy as np
 
 from rcccodec import container
-from rcccodec.bundle import AnyModel, Model, find_model, load_model
+from rcccodec.bundle import AnyModel, Model, load_model, load_model_of
 from rcccodec.container import MODES, Group, Header
-from rcccodec.errors import FormatError, LimitError, ModelError
+from rcccodec.errors import FormatError, LimitError
 from rcccodec.images import from_float
 from rcccodec.index_code import decode_segments
 from rcccodec.joint import to_addresses
@@ -28,6 +28,7 @@ from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.samples import draw_tiles
 from rcccodec.layout import Layout
+from rcccodec.model_search import wrong_model
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.settings import Settings, choose_settings, read_settings
 from rcccodec.stages import NO_INDICES, blocks_at
@@ -35,6 +36,7 @@ from rcccodec.tiles import from_blocks
 
 MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
 _BAND_PIXELS = 1 << 20  # decoded at a time
+LATENT_WORK_PIXELS = 1 << 12  # that a picture of latents takes the work of, however small it is
 
 
 def decompress(
@@ -49,7 +51,8 @@ def decompress(
     Args:
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
-        max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more.
+        max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more;
+            an image of latents counts as 4096 there at the least.
         region: (top, left, height, width) in pixels, of the only image; None is all. Of latents
             no more is made than it needs.
 
@@ -65,7 +68,7 @@ def decompress(
     the payload cannot back.
     """
     header, groups = container.unpack(data)
-    _check_pixels(groups, max_pixels)
+    _check_pixels(header, groups, max_pixels)
     model = _model_of(header, model)
     if region is not None:
         latent_file.check_region(region, groups)
@@ -105,7 +108,7 @@ def decompress_intact(
     """
     found = container.salvage(data)
     header, groups = found.header, [group for _, group in found.groups]
-    _check_pixels(groups, max_pixels)
+    _check_pixels(header, groups, max_pixels)
     model = _model_of(header, model)
     if isinstance(model, LatentModel):
         makers = [partial(latent_file.decompress, header, [group], model) for group in groups]
@@ -142,25 +145,35 @@ def decompress_prefix(
     header, group = container.unpack_prefix(data)
     if not header.latent:
         raise LimitError("a part of a file of shared candidates: only models of latents write tiles")
-    _check_pixels([group], max_pixels)
+    _check_pixels(header, [group], max_pixels)
     model = _model_of(header, model)
     assert isinstance(model, LatentModel)
     return latent_file.decompress_prefix(header, group, model, region)
 
 
-def _check_pixels(groups: Sequence[Group], max_pixels: int) -> None:
+def _check_pixels(header: Header, groups: Sequence[Group], max_pixels: int) -> None:
     pixels = sum(group.count * group.width * group.height for group in groups)
     if pixels > max_pixels:
         raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
+    if header.latent:
+        work = sum(group.count * max(LATENT_WORK_PIXELS, group.width * group.height) for group in groups)
+        _check_work(work, max_pixels)
+
+
+def _check_work(pixels: int, max_pixels: int) -> None:
+    """Refuse many tiny images: each of them takes the work of a larger one."""
+    limit = max(max_pixels, MAX_PIXELS)
+    if pixels > limit:
+        raise LimitError(f"{pixels} pixels with padding, more than the {limit} that max-pixels allows")
 
 
 def _model_of(header: Header, model: str | AnyModel | None) -> AnyModel:
     """The model of the kind that the file needs; whether it is the very one is seen later."""
     if model is None:
-        model = load_model(find_model(header.model_id))
+        model = load_model_of(header.model_id)
     model = load_model(model) if isinstance(model, str) else model
     if isinstance(model, LatentModel) != header.latent:
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+        raise wrong_model(header.model_id, model.name, model.sha256)
     return model
 
 
@@ -181,9 +194,7 @@ def _group_decoders(
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
         layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
     padded = sum(layout.num_blocks(settings.tile) for layout in layouts) * math.prod(settings.tile)
-    limit = max(max_pixels, MAX_PIXELS)  # a tiny image takes a whole tile of work
-    if padded > limit:
-        raise LimitError(f"{padded} pixels with padding, more than the {limit} that max-pixels allows")
+    _check_work(padded, max_pixels)
     blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
     if whole and settings.joint and not settings.shares_indices(blocks):
         raise FormatError(f"version {header.version} of the format, but no two blocks share an index")

@@ -77,7 +77,7 @@ class Journal:
             for line in lines:
                 try:
                     entry = json.loads(line)
-                    if entry.pop("line_sha256") == _line_hash(entry):
+                    if entry.pop("line_sha256") == _line_hash(entry) and _is_report(entry["report"]):
                         self._entries[entry["file"]] = entry
                 except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                     continue
@@ -120,6 +120,10 @@ class Journal:
                 os.fsync(journal.fileno())
         except OSError as error:
             raise output_error(self._path, error) from error
+
+
+def _is_report(report: object) -> bool:
+    return isinstance(report, dict) and type(report.get("file_bytes")) is int
 
 
 def _line(entry: dict[str, Any]) -> str:

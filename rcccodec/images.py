@@ -25,11 +25,14 @@ comes back grey, the mean of the three; an RGB picture is given to a 1-channel m
 with a note, and comes back grey. Metadata is not kept.
 """
 
+import contextlib
 import io
+import logging
 import math
 import os
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -60,6 +63,9 @@ __all__ = [
 MAX_PIXELS = 1 << 26
 MAX_SIDE = 65535
 
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what the one error line says
+
+_BAND_PIXELS = 1 << 20  # worked on at a time where that takes many bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
 _WRITERS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
@@ -280,6 +286,28 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> tuple[NDArray[np.uint8
             raise InputError(f"{name}: unreadable image: {cause}") from error
 
 
+@contextlib.contextmanager
+def _silent_libraries() -> Iterator[None]:
+    """Keep libtiff from printing what is wrong with a file; the one line about it is ours.
+
+    It writes to the process's standard error itself, which therefore goes nowhere for as long as this lasts.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never there
+        sys.stderr.flush()
+    try:
+        kept = os.dup(2)
+    except OSError:
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
@@ -300,7 +328,8 @@ def _decode(picture: Image.Image, name: str) -> tuple[NDArray[np.uint8], list[st
     turned = (
         _orientation(picture, []) in _UPRIGHT
     )  # Pillow turns a TIFF itself while loading, then drops the tag
-    picture.load()
+    with _silent_libraries() if picture.format == "TIFF" else contextlib.nullcontext():
+        picture.load()
     if deep:
         notes.append("16 bits a sample reduced to 8")
     image = _flatten(picture, name, deep, notes)
@@ -329,18 +358,14 @@ def _flatten(picture: Image.Image, name: str, deep: bool, notes: list[str]) -> N
     mode, clear = picture.mode, picture.info.get("transparency")
     over_white = "transparency composited over white"
     if deep and mode.startswith("I"):
-        samples = np.asarray(picture).astype(np.int64)
         if isinstance(clear, int):
-            samples = np.where(samples == clear, 65535, samples)
             notes.append(over_white)
-        return (samples >> 8).astype(np.uint8)
+        return _high_bytes(np.asarray(picture), clear if isinstance(clear, int) else None)
     if mode in ("P", "PA"):
         notes.append("palette expanded to RGB")
     if mode in ("LA", "La", "RGBA", "RGBa", "PA") or (clear is not None and mode in ("1", "L", "P", "RGB")):
         notes.append(over_white)
-        layers = np.asarray(picture.convert("RGBA")).astype(np.uint32)
-        colours, alpha = layers[:, :, :3], layers[:, :, 3:]
-        flat = ((colours * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+        flat = _over_white(np.asarray(picture.convert("RGBA")))
         return flat[:, :, 0] if mode in ("1", "L", "LA", "La") else flat
     if mode in ("1", "L"):
         return np.asarray(picture.convert("L"))
@@ -350,6 +375,30 @@ def _flatten(picture: Image.Image, name: str, deep: bool, notes: list[str]) -> N
         return np.asarray(picture.convert("RGB"))
     kind = {"F": "floating-point", "I": "32-bit"}.get(mode, mode)
     raise InputError(f"{name}: refused: {kind} samples; convert to 8 or 16 bits a sample, grey or RGB")
+
+
+def _high_bytes(samples: NDArray[Any], clear: int | None) -> NDArray[np.uint8]:
+    """16-bit samples (h, w) in 8 bits, those that are ``clear`` white; in bands of rows, to save memory."""
+    high = np.empty(samples.shape, np.uint8)
+    for rows in _bands(samples):
+        part = samples[rows].astype(np.int64)
+        high[rows] = (part if clear is None else np.where(part == clear, 65535, part)) >> 8
+    return high
+
+
+def _over_white(layers: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """RGBA (h, w, 4) over white, (h, w, 3), rounded to nearest; in bands of rows, to save memory."""
+    flat = np.empty((*layers.shape[:2], 3), np.uint8)
+    for rows in _bands(layers):
+        part = layers[rows].astype(np.uint32)
+        colours, alpha = part[:, :, :3], part[:, :, 3:]
+        flat[rows] = (colours * alpha + 255 * (255 - alpha) + 127) // 255
+    return flat
+
+
+def _bands(image: NDArray[Any]) -> Iterator[slice]:
+    rows = max(1, _BAND_PIXELS // image.shape[1])
+    return (slice(top, top + rows) for top in range(0, len(image), rows))
 
 
 def _orientation(picture: Image.Image, notes: list[str]) -> int:

@@ -50,8 +50,10 @@ class Stage:
     def proposal(self, device: str = "cpu") -> GeneratorProposal:
         """Q_Y of this stage with its slope folded in, on ``device``."""
         from rcccodec.proposals.generator import GeneratorProposal
+        from rcccodec.threads import one_thread
 
-        return GeneratorProposal(self.generator.at_slope(self.beta), device)
+        with one_thread():
+            return GeneratorProposal(self.generator.at_slope(self.beta), device)
 
 
 @dataclass(frozen=True)

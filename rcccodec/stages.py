@@ -13,6 +13,8 @@ import torch
 
 from rcccodec.channel import Target, channel_target, cost_target, select
 from rcccodec.channel.distances import default_chunk
+from rcccodec.channel.nominees import NoCandidate
+from rcccodec.errors import ModelError
 from rcccodec.images import to_channels
 from rcccodec.index_code import IndexCode
 from rcccodec.joint import MAX_JOINT_BLOCKS, split_count, to_addresses
@@ -20,9 +22,12 @@ from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.proposals.joint import JointProposal
 from rcccodec.randomness import standard_normals
 from rcccodec.settings import Settings
+from rcccodec.threads import Tell, each_alone, one_thread
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 NO_INDICES = np.empty(0, np.int64)
+_MADE_AT_ONCE = 512  # candidates
+MAX_VALUE = 1e9  # of a candidate, in units of the range of pixels: sums of stages must stay finite
 Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
 Search = Callable[..., tuple[list[np.ndarray], float]]  # what `choose` is, or does the same
 
@@ -45,23 +50,26 @@ def choose(
     ]
     chosen, certified = [], []
     for s, stage in enumerate(stages):
-        x = torch.from_numpy(np.concatenate([to_blocks(rest, stage.block) for rest in rests]))
         proposal = decoders[s] if device == "cpu" else stage.proposal(device)
-        x = proposal.analyse(x.to(device)).cpu()
+        x = _coordinates(rests, proposal, stage.block, device)
         parts = _parts(settings, s, [row[s] for row in counts])
         targets = [
             _target(x[torch.from_numpy(which)], proposal, size, stage.beta, s, settings, code)
             for size, code, which in parts
         ]
-        selections = select(
-            targets,
-            settings.num_candidates,
-            settings.seed,
-            s,
-            chunk=max(1, default_chunk(device) // max(size for size, _, _ in parts)),  # as many draws at once
-            device=device,
-            progress=_shifted(progress, s * settings.num_candidates, len(stages)),
-        )
+        draws = max(size for size, _, _ in parts)
+        try:
+            selections = select(
+                targets,
+                settings.num_candidates,
+                settings.seed,
+                s,
+                chunk=max(1, default_chunk(device, proposal.dim) // draws),
+                device=device,
+                progress=_shifted(progress, s * settings.num_candidates, len(stages)),
+            )
+        except NoCandidate as error:
+            raise ModelError(f"model {settings.model.name}, stage {s}: {error}") from error
         addresses = np.zeros(len(x), np.int64)
         for (size, _, which), found in zip(parts, selections, strict=True):
             indices = found.indices.numpy()
@@ -73,6 +81,16 @@ def choose(
         if s + 1 < len(stages):
             rests = _subtract(rests, decoders[s], addresses, stage.block, settings.seed, s)
     return chosen, float(np.concatenate(certified).mean())
+
+
+def _coordinates(
+    rests: list[np.ndarray], proposal: GeneratorProposal, block: tuple[int, int], device: str
+) -> torch.Tensor:
+    """What is searched for, float32 (blocks, dim): an image's does not depend on the images beside it."""
+    with one_thread():
+        return torch.cat(
+            [proposal.analyse(torch.from_numpy(to_blocks(rest, block)).to(device)).cpu() for rest in rests]
+        )
 
 
 def _parts(settings: Settings, stage: int, counts: list[int]) -> list[tuple[int, IndexCode, np.ndarray]]:
@@ -134,18 +152,32 @@ def _subtract(
 
 
 def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, stage: int) -> np.ndarray:
-    """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim)."""
+    """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim).
+
+    Raises:
+        ModelError: a value that is not finite, or beyond any picture's.
+
+    Invariant: the same to the bit for any number of threads.
+    """
     unique, inverse = np.unique(addresses, return_inverse=True)
     made = np.empty((len(unique), proposal.block_dim))
     draws = unique % MAX_JOINT_BLOCKS
-    with torch.inference_mode():
-        for draw in np.unique(draws):
-            which = np.flatnonzero(draws == draw)
-            for part in np.array_split(which, -(-len(which) // 1024)):
-                k = torch.from_numpy(unique[part] // MAX_JOINT_BLOCKS)
-                z = standard_normals(seed, k, (draw + 1) * proposal.latent_dim, stage)
-                y = proposal.candidates(z[:, draw * proposal.latent_dim :].double())
-                made[part] = proposal.synthesise(y).numpy()
+
+    @torch.inference_mode()
+    def make(part: np.ndarray, _tell: Tell) -> None:
+        draw = int(draws[part[0]])
+        k = torch.from_numpy(unique[part] // MAX_JOINT_BLOCKS)
+        z = standard_normals(seed, k, (draw + 1) * proposal.latent_dim, stage)
+        y = proposal.candidates(z[:, draw * proposal.latent_dim :].double())
+        made[part] = proposal.synthesise(y).numpy()
+
+    parts: list[np.ndarray] = []
+    for draw in np.unique(draws):
+        which = np.flatnonzero(draws == draw)
+        parts += np.array_split(which, -(-len(which) // _MADE_AT_ONCE))
+    each_alone(make, parts)
+    if not np.abs(made).max(initial=0) < MAX_VALUE:
+        raise ModelError(f"stage {stage} of the model makes values that no picture has")
     return made[inverse.reshape(-1)]
 
 

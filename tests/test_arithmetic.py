@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rcccodec.arithmetic import full_float32
 from rcccodec.channel import best_per_class, select_channel
-from rcccodec.channel.arithmetic import full_float32
 from rcccodec.proposals.gaussian import GaussianProposal
 
 

@@ -233,21 +233,6 @@ def test_decoding_makes_the_winning_candidates_only(monkeypatch: pytest.MonkeyPa
         assert sum(k.numel() for k in made) <= 9
 
 
-def test_bytes_and_pixels_do_not_depend_on_the_number_of_threads():
-    x = picture(100, 90, True)
-    before = torch.get_num_threads()
-    results = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            data = codec.compress(x, "colour", coder="pfr", num_candidates=2000).data
-            results.append((data, codec.decompress(results[0][0] if results else data)[0]))
-    finally:
-        torch.set_num_threads(before)
-    assert results[0][0] == results[1][0]
-    np.testing.assert_array_equal(results[0][1], results[1][1])
-
-
 @pytest.mark.parametrize("band_pixels", [1, 300, 2000])
 def test_bands_of_images_meet_without_a_seam(monkeypatch: pytest.MonkeyPatch, band_pixels: int):
     x = [picture(90, 70, True), *(picture(13, 5, True, seed) for seed in range(7))]
@@ -358,7 +343,7 @@ def test_padding_counts_against_the_limit_too():
 
 def test_a_file_is_not_decoded_with_another_model(tiny: Path):
     data = codec.compress(picture(8, 8), "grey").data
-    with pytest.raises(ModelError, match="another model"):
+    with pytest.raises(ModelError, match=r"made with model grey \(.*, not colour "):
         codec.decompress(data, "colour")
     assert codec.decompress(data, str(tiny / "grey"))[0].shape == (8, 8)
 

@@ -1,5 +1,6 @@
 """Folders of images: archives and mirrored files, by several processes, interrupted and taken up again."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -466,3 +467,15 @@ def test_a_fingerprint_sees_the_method_and_the_model_but_not_the_device():
         Request("grey").fingerprint("a"),
     ]
     assert len({one.fingerprint("a"), *others}) == 4
+
+
+@pytest.mark.parametrize("report", [None, [], {}, {"file_bytes": "1"}, {"file_bytes": True}])
+def test_a_journal_without_a_whole_report_is_no_reason_to_keep_a_file(tmp_path, report):
+    for name, data in (("x.png", b"source"), ("x.rcc", b"file")):
+        (tmp_path / name).write_bytes(data)
+    for noted, is_kept in ((report, False), ({"file_bytes": 4}, True)):
+        (tmp_path / JOURNAL).unlink(missing_ok=True)
+        journal = Journal(tmp_path)
+        journal.begin()
+        journal.add("x.rcc", hashlib.sha256(b"source").digest(), "asked", b"file", noted)
+        assert (Journal(tmp_path).kept("x.rcc", tmp_path / "x.png", "asked") is not None) == is_kept

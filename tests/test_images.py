@@ -1,11 +1,14 @@
 """Reading, writing, blocks and the colour rule: every row of the table in rcccodec/images.py."""
 
+import contextlib
 import io
 import math
 import struct
 import subprocess
 import sys
+import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -436,3 +439,46 @@ def test_images_and_sources_do_not_import_torch():
         "import sys, rcccodec.images, rcccodec.sources; sys.exit(bool({'torch', 'scipy'} & {*sys.modules}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- hostile pictures
+
+
+def test_what_libraries_print_of_a_damaged_file_is_kept_from_the_terminal(capfd, monkeypatch):
+    damaged = [path.read_bytes() for path in (Path(__file__).parent / "corpus" / "image").glob("tiff-*")]
+
+    def said() -> str:
+        for data in damaged:
+            with contextlib.suppress(InputError):
+                images.read_image(data)
+        return capfd.readouterr().err
+
+    assert said() == ""
+    monkeypatch.setattr(images, "_silent_libraries", contextlib.nullcontext)
+    assert "Decode" in said()  # the control
+
+
+@pytest.mark.parametrize("band_pixels", [1, 50, 1 << 20])
+def test_compositing_and_reducing_in_bands_is_what_it_is_at_once(band_pixels, monkeypatch):
+    monkeypatch.setattr(images, "_BAND_PIXELS", band_pixels)
+    rng = np.random.default_rng(0)
+    layers = rng.integers(0, 256, (9, 13, 4), np.uint8)
+    colours, alpha = layers[..., :3].astype(int), layers[..., 3:].astype(int)
+    wanted = np.floor((colours * alpha + 255 * (255 - alpha)) / 255 + 0.5)
+    assert np.abs(images._over_white(layers) - wanted).max() == 0
+    deep = rng.integers(0, 1 << 16, (9, 13), np.uint16)
+    clear = int(deep[3, 4])
+    assert np.array_equal(images._high_bytes(deep, None), deep >> 8)
+    assert np.array_equal(images._high_bytes(deep, clear), np.where(deep == clear, 255, deep >> 8))
+
+
+def test_a_transparent_picture_takes_little_more_than_its_pixels():
+    buffer = io.BytesIO()
+    Image.new("RGBA", (3000, 2000), (1, 2, 3, 4)).save(buffer, "PNG")
+    tracemalloc.start()
+    try:
+        images.read_image(buffer.getvalue())
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 20 * 3000 * 2000  # with all of it in 32 bits it was 40

@@ -220,7 +220,7 @@ def test_nor_on_how_many_are_searched_at_once(monkeypatch) -> None:
     terms = [some_terms(n, n) for n in (50, 300, 120)]
     common = {"log2_states": 6, "seed": 4}
     expected = search([a for a, _ in terms], [b for _, b in terms], whens, **common)
-    monkeypatch.setattr(trellis, "_DECISIONS_BYTES", 1)
+    monkeypatch.setattr(trellis, "_STATES_AT_ONCE", 128)
     monkeypatch.setattr(trellis, "_SCORES_BYTES", 3000)
     found = search([a for a, _ in terms], [b for _, b in terms], whens, **common)
     assert [b.tolist() for b in found] == [b.tolist() for b in expected]

@@ -12,7 +12,7 @@ from rcccodec.errors import InputError
 from rcccodec.latent import windows
 from rcccodec.latent.network import LatentNetwork
 from rcccodec.latent.transforms import LEAST_BETA, PEDESTAL, Gdn, analysis_transform, synthesis_transform
-from rcccodec.latent.windows import analyse, grid_of, synthesise, tiles_of
+from rcccodec.latent.windows import analyse, grid_of, needed, synthesise, tiles_of
 
 SIZES = [(1, 1), (16, 16), (17, 300), (100, 75), (129, 161)]
 
@@ -57,7 +57,7 @@ def test_analysis_in_windows_is_the_analysis_at_once(network, size, window, monk
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("window", [2, 3, windows.WINDOW])
 def test_synthesis_in_windows_is_the_synthesis_at_once(network, size, window, monkeypatch) -> None:
-    monkeypatch.setattr(windows, "WINDOW", window)
+    monkeypatch.setattr(windows, "SYNTHESIS_WINDOW", window)
     y = latents_of(network, size)
     found, whole = synthesise(network, y, 0, size), whole_synthesis(network, y, 0, size)
     assert found.shape == (*size, 3)
@@ -66,28 +66,48 @@ def test_synthesis_in_windows_is_the_synthesis_at_once(network, size, window, mo
     assert found.float().std() > 20 or max(size) < 100  # else the last lines compare little
 
 
-@pytest.mark.parametrize(
-    "region", [(0, 0, 129, 161), (0, 0, 1, 1), (128, 160, 1, 1), (31, 15, 50, 66), (96, 3, 20, 158)]
-)
-def test_a_region_is_the_crop_of_the_whole_and_needs_no_other_latents(network, region) -> None:
+REGIONS = [(0, 0, 129, 161), (0, 0, 1, 1), (128, 160, 1, 1), (31, 15, 50, 66), (96, 3, 20, 158)]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("window", [1, 3, windows.SYNTHESIS_WINDOW])
+def test_a_region_is_the_crop_of_the_whole_and_needs_no_other_latents(
+    network, region, window, monkeypatch
+) -> None:
+    monkeypatch.setattr(windows, "SYNTHESIS_WINDOW", window)
     size = (129, 161)
     y = latents_of(network, size)
     top, left, height, width = region
+    rows, columns = grid_of(*size)
     kept = torch.full_like(y, 1e3)
-    rows = slice(max(0, top // 16 - 2), -(-(top + height) // 16) + 2)
-    columns = slice(max(0, left // 16 - 2), -(-(left + width) // 16) + 2)
-    kept[:, rows, columns] = y[:, rows, columns]
+    for row in range(rows):
+        for column in range(columns):
+            if needed((row, column, row + 1, column + 1), region):
+                kept[:, row, column] = y[:, row, column]
     found = synthesise(network, kept, 0, (height, width), (top, left))
-    whole = whole_synthesis(network, y, 0, size)[top : top + height, left : left + width]
-    assert (found - whole).abs().max() < 0.5 + 1e-2
+    whole = synthesise(network, y, 0, size)[top : top + height, left : left + width]
+    assert torch.equal(found, whole), "to the bit"
+    assert window > 1 or kept.max() == 1e3 or region == REGIONS[0], "the control: not all were needed"
 
 
 def test_a_margin_of_one_position_less_is_too_little(network, monkeypatch) -> None:
     monkeypatch.setattr(windows, "WINDOW", 3)
+    monkeypatch.setattr(windows, "SYNTHESIS_WINDOW", 3)
     monkeypatch.setattr(windows, "MARGIN", windows.MARGIN - 1)
     size = (160, 160)
     x, y = torch.from_numpy(smooth_picture(*size, 1)), latents_of(network, size)
     assert (analyse(network, x, 1)[0] - whole_analysis(network, x, 1)[0]).abs().max() > 1e-2
+    assert (synthesise(network, y, 0, size) - whole_synthesis(network, y, 0, size)).abs().max() > 1
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_no_layer_of_the_synthesis_could_do_with_less_of_the_margin(network, layer, monkeypatch) -> None:
+    margins = list(windows._MARGINS)
+    margins[layer] -= 1
+    monkeypatch.setattr(windows, "_MARGINS", tuple(margins))
+    monkeypatch.setattr(windows, "SYNTHESIS_WINDOW", 3)
+    size = (160, 160)
+    y = latents_of(network, size)
     assert (synthesise(network, y, 0, size) - whole_synthesis(network, y, 0, size)).abs().max() > 1
 
 

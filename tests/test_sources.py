@@ -6,6 +6,7 @@ import os
 import pickle
 import sys
 import tarfile
+import tracemalloc
 import types
 from pathlib import Path
 
@@ -754,3 +755,36 @@ def test_real_bsds500_has_its_two_splits():
 @real("kodak")
 def test_real_kodak_is_768_by_512():
     assert {x.shape for x in load_source("kodak", "test", REAL).x} <= {(512, 768, 3), (768, 512, 3)}
+
+
+# --- hostile files
+
+
+def test_members_of_an_archive_that_are_no_images_are_not_kept(tmp_path):
+    """Zeros that compress a thousandfold: the first of them is met before the second is unpacked."""
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        for name in ("a.png", "b.png", "c.png"):
+            info = tarfile.TarInfo(name)
+            info.size = 1 << 24
+            tar.addfile(info, io.BytesIO(bytes(info.size)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match=r"a\.png"):
+            load_images(path)
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 2.5 * (1 << 24)
+
+
+def test_images_of_an_idx_file_must_not_grow_by_being_resized(tmp_path):
+    put(tmp_path / "mnist" / "t10k-images-idx3-ubyte", idx_bytes(np.zeros((5, 7, 7), np.uint8)))
+    with pytest.raises(InputError, match="7x7 pixels are too small"):
+        load_source("mnist", "test", tmp_path)
+
+
+def test_pickles_of_cifar_may_not_nest_or_number_beyond_their_size():
+    for data in (b"\x80\x02}" + b")" + b"\x85" * 5000 + b"Ns.", b"\x80\x02}r\x00\x00\x00\x04."):
+        with pytest.raises(InputError, match=r"too many tuples|memo"):
+            parse_python_batch(data, "x")

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcccodec.channel.arithmetic import full_float32
+from rcccodec.arithmetic import full_float32
 from rcccodec.channel.distances import (
     CentredBlocks,
     chunk_candidates,

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rcccodec.arithmetic import full_float32
 from rcccodec.channel import fused
-from rcccodec.channel.arithmetic import full_float32
 from rcccodec.channel.coarse import (
     CALIBRATION_COLUMNS,
     EXACT,
@@ -30,7 +30,7 @@ from rcccodec.channel.coarse import (
 )
 from rcccodec.channel.distances import chunk_candidates, default_chunk
 from rcccodec.channel.nominees import Nominees, lowest, merge
-from rcccodec.channel.remake import remade_scores, winners
+from rcccodec.channel.remake import exact_scores, remade_scores, winners
 from rcccodec.channel.running import Running, TooClose
 from rcccodec.channel.target import CostOfRange, Target, channel_target, cost_target
 from rcccodec.channel.weights import Coder
@@ -186,8 +186,8 @@ def nominate(
     place = torch.device(device)
     if fused.applies(targets, place):
         return fused.nominate_all(targets, start, stop, seed, stage, place, progress)
-    chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
+    chunk = chunk or default_chunk(place, proposal.dim)
     make = partial(chunk_candidates, proposal, seed=seed, stage=stage, device=place)
     best = partial(winners, seed=seed, stage=stage, device=place)
     if precision is None:
@@ -272,7 +272,7 @@ def decide(
     Only blocks with several nominees left, or with a certificate in doubt, have theirs made again in float64.
 
     Raises:
-        ValueError: some block has no candidate of finite score.
+        NoCandidate: some block has no candidate of finite score.
     """
     place, num_blocks = torch.device(device), len(target.x)
     nominees = nominees.pruned()
@@ -281,9 +281,7 @@ def decide(
         doubtful |= (nominees.scores - nominees.last).abs() <= nominees.errors
     scores = nominees.scores.clone()
     which = doubtful.nonzero()[:, 0]
-    scores[which] = remade_scores(
-        nominees.taken(which), target, seed=seed, stage=stage, device=place, dtype=torch.float64
-    )
+    scores[which] = exact_scores(nominees.taken(which), target, seed=seed, stage=stage, device=place)
     best = lowest(nominees.rows, nominees.columns, scores, num_blocks)
     scores = scores[best]
     certified = scores <= nominees.last if target.certifies else torch.zeros(num_blocks, dtype=torch.bool)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rcccodec.randomness import ARRIVAL_STREAM, exponentials
+from rcccodec.threads import one_thread
 
 Coder = Literal["pfr", "orc"]
 
@@ -32,7 +33,8 @@ class LogWeights:
     The running sum is kept where the last range ended: ranges asked for in order cost each arrival once, a
     range further on costs the arrivals between, an earlier one all from the first.
 
-    Invariants: nondecreasing; all finite; bit-identical whatever ranges were asked for before.
+    Invariants: nondecreasing; all finite; bit-identical whatever ranges were asked for before, and for any
+    number of threads.
     """
 
     def __init__(self, coder: Coder, num_candidates: int, *, seed: int, stage: int = 0) -> None:
@@ -41,6 +43,7 @@ class LogWeights:
         self.coder, self.num_candidates, self.seed, self.stage = coder, num_candidates, seed, stage
         self._reached, self._total = 0, 0.0
 
+    @one_thread()
     def __call__(self, start: int, stop: int) -> Tensor:
         if start < self._reached:
             self._reached, self._total = 0, 0.0

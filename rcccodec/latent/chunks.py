@@ -19,7 +19,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from rcccodec.channel.arithmetic import full_float32
+from rcccodec.arithmetic import full_float32
 from rcccodec.channel.distances import default_chunk, score_tiles
 from rcccodec.channel.target import CostOfRange
 from rcccodec.channel.weights import LogWeights

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.errors import FormatError, ModelError
+from rcccodec.errors import ModelError
 from rcccodec.latent import trellis
 from rcccodec.latent.chunk_codes import costs_nats
 from rcccodec.latent.chunks import MARGIN_BITS, choose
@@ -25,18 +25,18 @@ from rcccodec.latent.model import LatentModel
 from rcccodec.latent.payload import (
     CHUNK_STREAM,
     Channel,
-    Reader,
     Tile,
     chunks_of,
     rates_of,
-    read_tile,
     tile_values,
     write_tile,
 )
 from rcccodec.latent.prior import SlopePrior
-from rcccodec.latent.windows import LATENT_STRIDE, MARGIN, analyse, grid_of, synthesise, tiles_of
+from rcccodec.latent.windows import analyse, synthesise, tiles_of
+from rcccodec.threads import Tell, each_alone, one_thread
 
 TILES_AT_ONCE = 24  # searched together
+MAX_MEAN = 1e9  # of a latent: its square times the steepest precision is still a float32
 
 Progress = Callable[[int, int], None]
 
@@ -77,14 +77,14 @@ def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Lat
     Raises: ModelError: weights so large that latents overflow.
     """
     mean, log_noise = analyse(model.network, torch.from_numpy(np.require(x, requirements="CW")), slope)
-    if not (mean.isfinite().all() and log_noise.isfinite().all()):
-        raise ModelError(f"model {model.name}: its latents of this image are not finite")
+    if not (mean.abs().max() < MAX_MEAN and log_noise.isfinite().all()):
+        raise ModelError(f"model {model.name}: its latents of this image are not finite, or too large")
     prior = model.priors[slope]
-    classes = tuple(
-        prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
-        for place in tiles_of(*mean.shape[1:])
-    )
-    return Latents(slope, mean, log_noise, classes)
+
+    def cheapest(place: tuple[int, int, int, int], _tell: Tell) -> NDArray[np.int64]:
+        return prior.choose_classes(_rows(mean, place), _rows(log_noise, place), *place[2:])
+
+    return Latents(slope, mean, log_noise, tuple(each_alone(cheapest, tiles_of(*mean.shape[1:]))))
 
 
 def trellis_bytes(model: LatentModel, latents: Latents, gain: float) -> int:
@@ -136,7 +136,7 @@ def encode_picture(
             written, of_classes, of_dimensions = write_tile(prior, channel, tile)
             data += written
             class_bytes, dimension_bytes = class_bytes + of_classes, dimension_bytes + of_dimensions
-            _put(y, places[t], tile_latents(prior, channel, tile))
+            put_tile(y, places[t], tile_latents(prior, channel, tile))
             divergence += target.divergence_nats
             expected += int(target.rates.sum())
     return Coded(bytes(data), y, class_bytes, dimension_bytes, divergence / math.log(2), expected / 1000)
@@ -156,6 +156,7 @@ class Target:
     measure: int
 
 
+@one_thread()
 def make_target(
     prior: SlopePrior,
     latents: Latents,
@@ -248,52 +249,6 @@ def tile_latents(prior: SlopePrior, channel: Channel, tile: Tile) -> Tensor:
     return y.T.reshape(-1, *tile.classes.shape)
 
 
-def read_latents(
-    model: LatentModel,
-    slope: int,
-    channel: Channel,
-    reader: Reader,
-    size: tuple[int, int],
-    region: tuple[int, int, int, int] | None = None,
-) -> Tensor:
-    """The latents (M, rows, columns) of the next picture of a payload, of ``size`` (height, width) in pixels.
-
-    With a ``region`` (top, left, height, width), in pixels, tiles that its pixels do not depend on are read
-    but not made: zeros.
-
-    Raises:
-        FormatError: the payload is damaged.
-    """
-    prior = model.priors[slope]
-    rows, columns = grid_of(*size)
-    y = torch.zeros(model.spec.latent_dim, rows, columns)
-    for place in tiles_of(rows, columns):
-        tile = read_tile(prior, channel, reader, *place[2:])
-        if region is None or _meets(place, region):
-            _put(y, place, tile_latents(prior, channel, tile))
-    return y
-
-
-def read_whole_latents(
-    model: LatentModel, slope: int, channel: Channel, reader: Reader, size: tuple[int, int]
-) -> tuple[Tensor, int]:
-    """The latents (M, rows, columns) of a picture whose payload may end early, and how many tiles are whole.
-
-    Where there are none, each latent is its prior's mean.
-    """
-    prior = model.priors[slope]
-    rows, columns = grid_of(*size)
-    y = prior.mean()[:, None, None].repeat(1, rows, columns)
-    places = tiles_of(rows, columns)
-    for number, place in enumerate(places):
-        try:
-            tile = read_tile(prior, channel, reader, *place[2:])
-        except FormatError:
-            return y, number
-        _put(y, place, tile_latents(prior, channel, tile))
-    return y, len(places)
-
-
 def decode_picture(
     model: LatentModel,
     slope: int,
@@ -306,20 +261,13 @@ def decode_picture(
     return synthesise(model.network, y, slope, (height, width), (top, left)).numpy()
 
 
-def _meets(place: tuple[int, int, int, int], region: tuple[int, int, int, int]) -> bool:
-    for at, extent, first, length in zip(place[:2], place[2:], region[:2], region[2:], strict=True):
-        begin, end = first // LATENT_STRIDE - MARGIN, -(-(first + length) // LATENT_STRIDE) + MARGIN
-        if at + extent <= begin or at >= end:
-            return False
-    return True
-
-
 def _rows(values: Tensor, place: tuple[int, int, int, int]) -> Tensor:
     """(positions, M) of a tile of (M, rows, columns)."""
     top, left, height, width = place
     return values[:, top : top + height, left : left + width].reshape(len(values), -1).T
 
 
-def _put(y: Tensor, place: tuple[int, int, int, int], tile: Tensor) -> None:
+def put_tile(y: Tensor, place: tuple[int, int, int, int], tile: Tensor) -> None:
+    """Put latents (M, h, w) at ``place`` (top, left, height, width) of y (M, rows, columns), in place."""
     top, left, height, width = place
     y[:, top : top + height, left : left + width] = tile

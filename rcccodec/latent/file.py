@@ -25,12 +25,14 @@ from rcccodec.container import (
 from rcccodec.errors import FormatError, LimitError, ModelError
 from rcccodec.images import from_float, to_channels
 from rcccodec.latent import codec
+from rcccodec.latent.bands import Region, read_picture
 from rcccodec.latent.codec import Coded, Latents, Progress
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.payload import LEAST_TILE_BYTES, Channel, Reader
 from rcccodec.latent.report import LatentReport, psnr_db
 from rcccodec.latent.windows import LATENT_STRIDE, TILE, grid_of, tiles_of
 from rcccodec.layout import group_images
+from rcccodec.model_search import wrong_model
 
 DEFAULT_CODER, DEFAULT_EFFORT = "trellis", 5
 TRELLIS_EFFORT = (8, 9, 10, 11, 12, 13, 14, 15, 16)  # L of efforts 1 to 9
@@ -38,10 +40,10 @@ CHUNK_EFFORT = (8, 10, 12, 13, 14, 16, 17, 18, 20)  # log2 N
 MOST_LOG2_CHUNKS = 24
 DEFAULT_GAIN = 0.8  # below 1 a higher slope with fewer bits is better than a lower one with all of them
 LEAST_GAIN, MOST_GAIN = 0.4, 1.6
+_GREY_AT_ONCE = 1 << 20  # pixels
 TARGET_STEPS = 6  # of a search for a gain that reaches a quality
 _TILE = (TILE * LATENT_STRIDE, TILE * LATENT_STRIDE)
 
-Region = tuple[int, int, int, int]  # top, left, height, width
 Encode = Callable[..., list[Coded]]  # what `encode_pictures` is, or does the same
 
 
@@ -353,8 +355,7 @@ def decompress(
                 f"a payload of {len(group.payload)} bytes for tiles that take {least} at the least"
             )
         for _ in range(group.count):
-            y = codec.read_latents(model, header.rung, channel, reader, size, region)
-            pixels = codec.decode_picture(model, header.rung, y, size, region)
+            pixels, _ = read_picture(model, header.rung, channel, reader, size, region)
             images.append(_pixels(pixels, MODES[group.mode] == "grey"))
         reader.finish()
     return images
@@ -374,7 +375,7 @@ def decompress_prefix(
 ) -> Prefix:
     """The only image of `rcccodec.container.unpack_prefix`, or a region of it, as far as its tiles are whole.
 
-    Where there is no tile the latents are the mean of the prior. Memory is taken for the whole image.
+    Where there is no tile the latents are the mean of the prior.
 
     Raises:
         FormatError: not one whole tile. LimitError, ModelError: as `decompress`.
@@ -383,19 +384,15 @@ def decompress_prefix(
     if region is not None:
         check_region(region, [group])
     size = (group.height, group.width)
-    y, whole = codec.read_whole_latents(model, header.rung, channel, Reader(group.payload), size)
-    if not whole:
-        raise FormatError("cut too short: not one tile of the image is whole")
-    pixels = codec.decode_picture(model, header.rung, y, size, region)
+    reader = Reader(group.payload)
+    pixels, whole = read_picture(model, header.rung, channel, reader, size, region, partial=True)
     tiles = len(tiles_of(*grid_of(*size)))
     return Prefix(_pixels(pixels, MODES[group.mode] == "grey"), whole, tiles)
 
 
 def _read_channel(header: Header, model: LatentModel) -> Channel:
     if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
-        raise ModelError(
-            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
-        )
+        raise wrong_model(header.model_id, model.name, model.sha256)
     if header.rung >= len(model.spec.betas):
         raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
     coder = CODERS[header.coder]
@@ -425,7 +422,14 @@ def _group(colour: bool, count: int, width: int, height: int, payload: bytes) ->
 
 
 def _pixels(made: NDArray[np.uint8], grey: bool) -> NDArray[np.uint8]:
-    return from_float(made / 255, grey=True) if grey else made
+    """The picture that was coded, of pixels (h, w, 3); in bands of rows, to save memory."""
+    if not grey:
+        return made
+    picture = np.empty(made.shape[:2], np.uint8)
+    rows = max(1, _GREY_AT_ONCE // made.shape[1])
+    for top in range(0, len(made), rows):
+        picture[top : top + rows] = from_float(made[top : top + rows] / 255, grey=True)
+    return picture
 
 
 def _share(progress: Progress, done_before: int, of: int) -> Progress:

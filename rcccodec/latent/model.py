@@ -26,12 +26,14 @@ from rcccodec.latent.network import CODING, LatentNetwork
 from rcccodec.latent.prior import SlopePrior
 from rcccodec.latent.spec import LatentSpec
 from rcccodec.model import number
-from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_bounded
+from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_weights
+from rcccodec.stored_tensors import parse_tensors
+from rcccodec.threads import one_thread
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 26
 MAX_RATE_MILLIBITS = 64_000
-MAX_LOG_SCALE = 20.0
+MAX_LOG_SCALE, MAX_CENTRE = 20.0, 65504.0  # float16's largest: what a bundle of ours holds
 _PRIOR_FIELDS = ("centre", "log_scale", "rates_millibits", "left", "up")
 
 
@@ -125,16 +127,7 @@ def build_model(path: Path, card: dict[str, Any], sha256: str) -> LatentModel:
         ModelError: weights that are missing or another file. KeyError, TypeError, ValueError and the like:
         a description out of bounds, for the caller to name.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise ModelError(f"{path / WEIGHTS}: its hash is not the one in model.json")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"{path / WEIGHTS}: not readable ({error})") from error
+    tensors = parse_tensors(read_weights(path / WEIGHTS, card, MAX_WEIGHTS_BYTES), path / WEIGHTS)
     spec = LatentSpec.from_json(card["spec"])
     slopes = len(spec.betas)
     return LatentModel(
@@ -176,6 +169,7 @@ def _network(spec: LatentSpec, tensors: dict[str, Tensor]) -> LatentNetwork:
     return network.eval().requires_grad_(False)
 
 
+@one_thread()  # which exponentials are of a vector's end depends on their number
 def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePrior:
     slopes, shape = len(spec.betas), (spec.classes, spec.latent_dim)
     for name in _PRIOR_FIELDS:
@@ -188,8 +182,11 @@ def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePri
     log_scale = tensors["log_scale"][slope].float()
     if float(log_scale.abs().max()) > MAX_LOG_SCALE:
         raise ValueError("scales out of bounds")
+    centre = tensors["centre"][slope].float()
+    if float(centre.abs().max()) > MAX_CENTRE:
+        raise ValueError("centres out of bounds")
     code = ClassCode(tensors["left"][slope].numpy(), tensors["up"][slope].numpy())
-    return SlopePrior(tensors["centre"][slope].float(), log_scale.exp(), rates.numpy().astype("int64"), code)
+    return SlopePrior(centre, log_scale.exp(), rates.numpy().astype("int64"), code)
 
 
 def _whole(value: object, low: int, high: int) -> int:

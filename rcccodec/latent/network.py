@@ -64,8 +64,12 @@ class LatentNetwork(nn.Module):
 
     def synthesis(self, y: Tensor, slope: Tensor) -> Tensor:
         """Pixels (n, 3, 16 h, 16 w), not yet clipped."""
-        made: Tensor = self.g_s(y * self.log_gain_back[slope].exp()[:, :, None, None])
+        made: Tensor = self.g_s(self.latents_of(y, slope))
         return made
+
+    def latents_of(self, y: Tensor, slope: Tensor) -> Tensor:
+        """What g_s is given for y (n, M, h, w) at slopes (n,): the gain taken off."""
+        return y * self.log_gain_back[slope].exp()[:, :, None, None]
 
     def divergences(self, mean: Tensor, log_noise: Tensor, slope: int) -> Tensor:
         """D(N(mean, noise^2) || class), nats (positions, classes), of rows (positions, M)."""

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rcccodec.container import MAX_LOG2_STATES
 from rcccodec.randomness import normal_table, philox4x32
+from rcccodec.threads import Tell, each_alone
 
 GAIN_ONE = 64  # of ``schedule``: the expected rates as they are
 MILLIBITS = 1000
@@ -36,7 +37,8 @@ SIGNS_A_COUNTER = 128
 SHARE_OF_BITS = 0.92  # that is worth as much as bits of an ideal channel, about
 TAIL = 1 / 16  # of what a normal z becomes, z (1 + z^2 / 16) less its scale: latents have outliers
 _WINDOW = 40  # times L: bits after which all survivors have merged, for certain enough
-_SCORES_BYTES, _DECISIONS_BYTES = 1 << 22, 1 << 28
+_SCORES_BYTES, _DECISIONS_BYTES = 1 << 22, 1 << 29
+_STATES_AT_ONCE, _STATES_CUDA = 1 << 14, 1 << 18  # of the tiles that are searched together
 _NEVER = 1e30
 
 
@@ -105,24 +107,29 @@ def search(
     Args:
         linear, quadratic: float32 (n,) of each tile; quadratic >= 0.
         log2_states: L, 2 to 20; time and scores grow with 2^L, memory is bounded.
-        progress: told how many bits more are done.
+        progress: told how many bits more are done, in the calling thread.
 
-    Invariant: a tile's bits do not depend on the other tiles.
+    Invariant: a tile's bits do not depend on the other tiles, nor on the number of threads.
     """
     if not 2 <= log2_states <= MAX_LOG2_STATES:
         raise ValueError(f"a register of {log2_states} bits")
     found: list[NDArray[np.uint8]] = [np.zeros(0, np.uint8)] * len(schedules)
     window = _WINDOW * log2_states
-    at_once = max(1, _DECISIONS_BYTES // (2 * window << (log2_states - 1)))
     labels = _labels(log2_states, seed, max((int(s.slots.max(initial=0)) + 1 for s in schedules), default=1))
     labels = labels.to(device)
     order = sorted(range(len(schedules)), key=lambda t: schedules[t].num_bits)
     order = [t for t in order if schedules[t].num_bits]
-    for first in range(0, len(order), at_once):
-        tiles = order[first : first + at_once]
+    size = max(1, (_STATES_AT_ONCE if labels.device.type == "cpu" else _STATES_CUDA) >> log2_states)
+    groups = [order[first : first + size] for first in range(0, len(order), size)]
+
+    def work(tiles: list[int], tell: Tell) -> None:
         inputs = [_Steps.of(linear[t], quadratic[t], schedules[t], len(labels) // 2, seed) for t in tiles]
-        for t, bits in zip(tiles, _viterbi(inputs, labels, log2_states, window, progress), strict=True):
+        for t, bits in zip(tiles, _viterbi(inputs, labels, log2_states, window, tell), strict=True):
             found[t] = bits
+
+    decisions_bytes = (2 * window * size) << (log2_states - 1)
+    at_once = _DECISIONS_BYTES // decisions_bytes if labels.device.type == "cpu" else 1
+    each_alone(work, groups[::-1], progress, at_once=at_once)  # the longest first: the last ones wait less
     return found
 
 
@@ -143,48 +150,55 @@ class _Steps:
         return _Steps(torch.from_numpy(table))
 
 
+@torch.inference_mode()
 def _viterbi(
-    tiles: list[_Steps], labels: Tensor, log2_states: int, window: int, progress: Callable[[int], None] | None
+    tiles: list[_Steps], labels: Tensor, log2_states: int, window: int, tell: Tell
 ) -> list[NDArray[np.uint8]]:
-    """Bits of tiles that end together; those with fewer begin later."""
+    """Bits of tiles that end together; those with fewer begin later, and each has its windows from there."""
     half, device = 1 << (log2_states - 1), labels.device
     lengths = [len(tile.coefficients) for tile in tiles]
     longest, count = max(lengths), len(tiles)
     begins = [longest - n for n in lengths]
+    settled = begins.copy()  # bits before it are decided
+    events: dict[int, list[int]] = {}  # tiles that begin, or settle a window, after so many steps
+    for i, begin in enumerate(begins):
+        for step in (begin, *range(begin + 2 * window, longest, window)):
+            events.setdefault(step, []).append(i)
     bits = np.zeros((count, longest), np.uint8)
-    cost = torch.full((count, 2 * half), _NEVER, device=device)
-    new = torch.empty_like(cost)
+    # costs before and after a step in turn: all, of either half, and by the half-state before; views that are
+    # made once, for a step is no more than three operations
+    both = torch.full((2, count, 2 * half), _NEVER, device=device)
+    views = [(x, *x.chunk(2, 1), x.view(count, half, 2)) for x in both]
     least = torch.empty((count, half), device=device)
     taken = torch.empty((2 * window, count, half), dtype=torch.bool, device=device)
+    twice, choices = least[..., None], taken.unbind(0)
     scores_bytes = max(_SCORES_BYTES, 4 * labels.numel())  # labels are read anew for every block
     block = max(1, scores_bytes // (8 * half * count))
     slots = torch.arange(min(FEW_SLOTS, len(labels) // 2), device=device)
     few = torch.cat([slots, slots + len(labels) // 2])
-    settled = 0  # bits before it are decided
     for start in range(0, longest, block):
         stop = min(start + block, longest)
         rows = torch.stack(
             [_padded(tile.coefficients, start - b, stop - b) for tile, b in zip(tiles, begins, strict=True)]
         )
         rows = rows.transpose(0, 1).reshape(-1, len(labels)).to(device)
-        scores = _scores(rows, labels, few).view(stop - start, count, half, 2)
+        scores = _scores(rows, labels, few).view(stop - start, count, half, 2).unbind(0)
         for t in range(start, stop):
-            if t in begins:
-                fresh = [i for i, b in enumerate(begins) if b == t]
-                cost[fresh] = _NEVER
-                cost[fresh, 0] = 0
-            a, b = cost[:, :half], cost[:, half:]
-            torch.lt(b, a, out=taken[t % (2 * window)])
+            cost, a, b, _ = views[t % 2]
+            for i in events.get(t, ()):
+                if t == begins[i]:
+                    cost[i] = _NEVER
+                    cost[i, 0] = 0
+                else:
+                    _trace(cost[i], taken[:, i], t, settled[i], settled[i] + window, bits[i])
+                    settled[i] += window
+                    cost[i] -= cost[i].amin()
+            torch.lt(b, a, out=choices[t % (2 * window)])
             torch.minimum(a, b, out=least)
-            torch.add(least[..., None], scores[t - start], out=new.view(count, half, 2))
-            cost, new = new, cost
-            if t + 1 - settled == 2 * window:
-                _trace(cost, taken, t + 1, settled, settled + window, bits)
-                settled += window
-                cost -= cost.amin(1, keepdim=True)
-        if progress is not None:
-            progress(sum(max(0, stop - max(start, b)) for b in begins))
-    _trace(cost, taken, longest, settled, longest, bits)
+            torch.add(twice, scores[t - start], out=views[1 - t % 2][3])
+        tell(sum(max(0, stop - max(start, b)) for b in begins))
+    for i, row in enumerate(bits):
+        _trace(both[longest % 2, i], taken[:, i], longest, settled[i], longest, row)
     return [row[b:] for row, b in zip(bits, begins, strict=True)]
 
 
@@ -200,18 +214,17 @@ def _scores(rows: Tensor, labels: Tensor, few: Tensor) -> Tensor:
 
 
 def _trace(cost: Tensor, taken: Tensor, end: int, first: int, last: int, bits: NDArray[np.uint8]) -> None:
-    """Write bits [first, last) of the cheapest path that ends at ``end``.
+    """Write bits [first, last) of a tile's cheapest path that ends at ``end``.
 
     Any bits are a path, so later windows need not agree with earlier ones.
     """
-    half = taken.shape[2]
-    state = cost.argmin(1)
-    rows = torch.arange(len(state), device=state.device)
+    decisions, half = taken.cpu().numpy(), taken.shape[1]
+    state = int(cost.argmin())
     for t in range(end - 1, first - 1, -1):
         if t < last:
-            bits[:, t] = (state & 1).cpu().numpy()
+            bits[t] = state & 1
         above = state >> 1
-        state = above + half * taken[t % len(taken), rows, above]
+        state = above + half if decisions[t % len(decisions), above] else above
 
 
 def _padded(rows: Tensor, start: int, stop: int) -> Tensor:

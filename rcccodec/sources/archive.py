@@ -24,6 +24,7 @@ _SPLITS = {
 }
 _MAX_MEMBER_BYTES = 1 << 28
 _TEST_EVERY = 10
+_Read = tuple[NDArray[np.uint8], list[str]]  # an image, and notes on what was not kept
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def load_images(path: Path, split: str | None = None, limit: int | None = None) 
         chosen, notes = _choose(names, split, limit, path)
         wanted = set(chosen)
         with tarfile.open(path) as tar:  # second pass in file order: a gzip stream cannot jump back
-            content = _read_members(tar, wanted)
+            decoded = _read_members(tar, wanted, path)
     except RccError:
         raise
     except FileNotFoundError:
@@ -77,7 +78,7 @@ def load_images(path: Path, split: str | None = None, limit: int | None = None) 
     except Exception as error:  # tarfile and its decompressors raise almost anything on damaged bytes
         cause: str = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: not a folder, image or tar archive that can be read: {cause}") from error
-    return _decode(path, chosen, notes, content.pop)
+    return _images(chosen, notes, [decoded[name] for name in chosen])
 
 
 def _walk(folder: Path) -> list[str]:
@@ -91,20 +92,23 @@ def _walk(folder: Path) -> list[str]:
 
 def _is_image(member: tarfile.TarInfo) -> bool:
     name = PurePosixPath(member.name).name
-    return member.isreg() and name.lower().endswith(ENDINGS) and not name.startswith(".")
+    # a sparse member is a few bytes that stand for any number of zeros
+    plain = member.isreg() and not member.issparse()
+    return plain and name.lower().endswith(ENDINGS) and not name.startswith(".")
 
 
-def _read_members(tar: tarfile.TarFile, wanted: set[str]) -> dict[str, bytes]:
-    content: dict[str, bytes] = {}
+def _read_members(tar: tarfile.TarFile, wanted: set[str], path: Path) -> dict[str, _Read]:
+    """The wanted images, decoded one by one: what is no image must not be kept with the others."""
+    decoded: dict[str, _Read] = {}
     for member in tar:
         if member.name in wanted and _is_image(member):
             if member.size > _MAX_MEMBER_BYTES:
                 raise InputError(f"{member.name}: too large for an image: {member.size} bytes")
             file = tar.extractfile(member)
-            content[member.name] = file.read() if file else b""
-            if len(content) == len(wanted):
+            decoded[member.name] = read_image(file.read() if file else b"", name=f"{path}: {member.name}")
+            if len(decoded) == len(wanted):
                 break
-    return content
+    return decoded
 
 
 def _order(name: str) -> tuple[str, str]:
@@ -139,15 +143,19 @@ def _label(name: str) -> str | None:
 
 
 def _decode(path: Path, names: list[str], notes: tuple[str, ...], content: Callable[[str], bytes]) -> Images:
-    arrays, changed = [], []
+    decoded = []
     for name in names:
         try:
-            array, remarks = read_image(content(name), name=f"{path}: {name}")
+            decoded.append(read_image(content(name), name=f"{path}: {name}"))
         except OSError as error:
             raise InputError(f"{path}: {name}: cannot read: {error.strerror}") from error
-        arrays.append(array)
-        if remarks:
-            changed.append(f"{name}: {'; '.join(remarks)}")
+    return _images(names, notes, decoded)
+
+
+def _images(names: list[str], notes: tuple[str, ...], decoded: list[_Read]) -> Images:
+    changed = [
+        f"{name}: {'; '.join(remarks)}" for name, (_, remarks) in zip(names, decoded, strict=True) if remarks
+    ]
     if len(changed) > 3:
         changed = [*changed[:3], f"and {len(changed) - 3} more images with such remarks"]
-    return Images(arrays, names, (*notes, *changed))
+    return Images([array for array, _ in decoded], names, (*notes, *changed))

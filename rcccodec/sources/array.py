@@ -3,6 +3,7 @@
 The file is mapped, not read: of an array larger than memory only the rows asked for are touched.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,13 @@ def load_array(path: Path, name: str, split: str, limit: int | None) -> Source:
         InputError: no .npy file, no numbers or pickled objects, no rows in the split, NaN or infinite values.
         LimitError: more than 2^28 values are asked for.
     """
-    try:
-        rows: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{name}: cannot read as a .npy array of numbers: {error}") from error
+    rows = _mapped(path, name)
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "buif" or rows.ndim < 1:
         raise InputError(f"{name}: expected an array of real numbers, a row a vector or image")
-    index = np.arange(len(rows))
+    index = np.arange(len(rows) if rows.size else 0)  # rows of no values cost nothing, however many there are
     held_out = index % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     chosen = index[held_out if split == "test" else ~held_out][:limit]
-    if not chosen.size or not rows[:1].size:
+    if not chosen.size:
         raise InputError(f"{name}: an array {rows.shape} has no {split} rows; every tenth row is held out")
     if chosen.size * rows[0].size > MAX_VALUES:
         raise LimitError(f"{name}: {chosen.size} rows of {rows[0].size} values; at most {MAX_VALUES} in all")
@@ -47,3 +45,13 @@ def load_array(path: Path, name: str, split: str, limit: int | None) -> Source:
     if bad := int((~np.isfinite(x)).sum()):
         raise InputError(f"{name}: {bad} values of its {split} rows are NaN or infinite")
     return Source(name, x)
+
+
+def _mapped(path: Path, name: str) -> NDArray[Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy parses headers as Python, and damaged ones raise almost anything
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{name}: cannot read as a .npy array of numbers: {cause:.200}") from error

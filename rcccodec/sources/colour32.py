@@ -2,7 +2,9 @@
 
 import io
 import pickle
+import pickletools
 import tarfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from rcccodec.sources.source import Source
 
 SHAPE = (32, 32, 3)
 _BYTES = 3072
+_MOST_TUPLES = 1000  # of a pickle; real ones have a handful
 _BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
 
@@ -73,9 +76,11 @@ def load_svhn(path: Path, name: str, limit: int | None) -> Source:
     except ImportError:
         raise InputError(f"{path}: reading .mat files needs SciPy: pip install scipy") from None
     try:
-        x = loadmat(path, variable_names=["X"])["X"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of byte orders; what comes of them is looked at below
+            x = loadmat(path, variable_names=["X"])["X"]
     except Exception as error:  # SciPy's reader raises almost anything on damaged bytes
-        raise InputError(f"{path}: damaged .mat file: {error or type(error).__name__}") from error
+        raise InputError(f"{path}: damaged .mat file: {_cause(error)}") from error
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SHAPE:
         raise InputError(f"{path}: X is {x.dtype} {x.shape}, not uint8 (32, 32, 3, n)")
     return Source(name, np.ascontiguousarray(x[..., :limit].transpose(3, 0, 1, 2)), SHAPE)
@@ -95,14 +100,36 @@ def parse_python_batch(data: bytes, name: str) -> NDArray[np.uint8]:
         InputError: it is no such file, or its pickle asks for any other object.
     """
     try:
-        content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in its strings
+            _check_pickle(data)
+            content = _ArraysOnly(io.BytesIO(data), encoding="bytes").load()
         pixels = content[b"data"].state[-1]
     except Exception as error:  # a damaged pickle may fail in any way
-        cause = str(error) or type(error).__name__
-        raise InputError(f"{name}: not a CIFAR-10 python batch: {cause}") from error
+        raise InputError(f"{name}: not a CIFAR-10 python batch: {_cause(error)}") from error
     if not isinstance(pixels, bytes):
         raise InputError(f"{name}: not a CIFAR-10 python batch: its data are not bytes")
     return _planes_last(pixels, name)
+
+
+def _cause(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_pickle(data: bytes) -> None:
+    """Refuse what would cost the unpickler more than the data are worth, or the interpreter its stack.
+
+    The unpickler allocates up to the largest number in its memo; the hash of nested tuples calls itself for
+    each level. ValueError, as pickletools raises.
+    """
+    tuples = 0
+    for code, argument, _ in pickletools.genops(data):
+        if code.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(data):
+            raise ValueError("a number in its memo is too large")
+        tuples += code.name.startswith(("TUPLE", "FROZENSET"))
+        if tuples > _MOST_TUPLES:
+            raise ValueError("too many tuples")
 
 
 class _Array:
@@ -155,7 +182,7 @@ def _batches_in_tar(path: Path, split: str) -> list[NDArray[np.uint8]]:
     except RccError:
         raise
     except Exception as error:
-        raise InputError(f"{path}: damaged archive: {error}") from error
+        raise InputError(f"{path}: damaged archive: {_cause(error)}") from error
     missing = [batch for batch in _BATCHES[split] if batch not in found]
     if missing:
         raise InputError(f"{path}: {missing[0]} is not in it")

@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import sys
 import zlib
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rcccodec.errors import InputError
 from rcccodec.sources.source import Source
 
 SIDE = 32
+_LEAST_PIXELS = 64  # of an image in the file: a resized one must not cost many times as much
 _MAX_BYTES = 1 << 28  # far above the 47 MB of the largest standard file
 
 
@@ -38,7 +40,12 @@ def load_idx_images(path: Path, name: str, limit: int | None) -> Source:
     images = parse_idx(read_maybe_gzip(path), str(path))
     if images.ndim != 3 or 0 in images.shape:
         raise InputError(f"{path}: an idx file of shape {images.shape}, not one of images")
-    x = np.stack([_resize(image) for image in images[:limit]])[..., None]
+    images = images[:limit]
+    if images[0].size < _LEAST_PIXELS:
+        raise InputError(f"{path}: images of {images.shape[2]}x{images.shape[1]} pixels are too small")
+    x = np.empty((len(images), SIDE, SIDE, 1), np.uint8)
+    for image, resized in zip(images, x, strict=True):
+        resized[:, :, 0] = _resize(image)
     return Source(name, x, (SIDE, SIDE, 1))
 
 
@@ -67,7 +74,9 @@ def parse_idx(data: bytes, name: str) -> NDArray[np.uint8]:
     if len(data) < start:
         raise InputError(f"{name}: idx header cut short")
     shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    if data[3] > 8 or math.prod(shape) != len(data) - start:
+    # NumPy holds no array whose sides other than 0 multiply to more than this
+    fits = math.prod(max(1, side) for side in shape) <= sys.maxsize
+    if data[3] > 8 or not fits or math.prod(shape) != len(data) - start:
         sizes = "x".join(map(str, shape[:8]))
         raise InputError(
             f"{name}: damaged idx file: {len(data) - start} bytes of data, its header says {sizes}"

@@ -1,7 +1,8 @@
 """Which arithmetic float32 means while a search runs.
 
 Torch lets cuDNN round the inputs of float32 convolutions to ten bits of mantissa (TF32) unless it is told
-otherwise, and a caller may have allowed the like for matrix products. A search counts on errors of 2^-18.
+otherwise, and a caller may have allowed the like for matrix products, or autocast. A search counts on errors
+of 2^-18.
 """
 
 from collections.abc import Iterator
@@ -35,7 +36,8 @@ def full_float32() -> Iterator[None]:
                 switch.fp32_precision = "ieee"
         _running += 1
     try:
-        yield
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
     finally:
         with _lock:
             _running -= 1
