@@ -14,15 +14,16 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 import rcccodec
 from rcccodec.errors import FormatError
 from rcccodec.jobs import run_jobs
-from rcccodec.latent import codec
-from rcccodec.latent.codec import Coded, Latents, Progress
+from rcccodec.latent.codec import Coded, Latents, Progress, put_tile, tile_latents
 from rcccodec.latent.file import LatentSettings, encode_picture
-from rcccodec.latent.payload import Channel, Reader
+from rcccodec.latent.payload import Channel, Reader, read_tile
+from rcccodec.latent.windows import grid_of, tiles_of
 from rcccodec.parts import hash_pictures, model_of_task, read_part, write_part
 
 FACTS = ("class_bytes", "dimension_bytes", "divergence_bits", "expected_bits")  # of `Coded`, kept as they are
@@ -139,7 +140,11 @@ def _restore(content: bytes | None, settings: LatentSettings, x: NDArray[np.uint
 
 
 def _decoded(data: bytes, facts: dict[str, float], settings: LatentSettings, x: NDArray[np.uint8]) -> Coded:
-    reader = Reader(data)
-    y = codec.read_latents(settings.model, settings.slope, settings.channel, reader, x.shape[:2])
+    reader, prior = Reader(data), settings.model.priors[settings.slope]
+    rows, columns = grid_of(*x.shape[:2])
+    y = torch.empty(settings.model.spec.latent_dim, rows, columns)
+    for place in tiles_of(rows, columns):
+        tile = read_tile(prior, settings.channel, reader, *place[2:])
+        put_tile(y, place, tile_latents(prior, settings.channel, tile))
     reader.finish()
     return Coded(data, y, **facts)  # type: ignore[arg-type]  # bytes are whole numbers in JSON too
