@@ -7,8 +7,6 @@ from functools import lru_cache
 from heapq import heapify, heappop, heappush
 from itertools import accumulate
 
-MAX_PIXELS = 2**28
-
 
 class Rejected(Exception):
     """The document says that a reader must reject this file, or the model cannot read it."""

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from independent_codes import MAX_PIXELS, Bytes, Range, fitted_index, need, zipf_indices
+from independent_codes import Bytes, Range, fitted_index, need, zipf_indices
 from independent_latents import read_latents
 from safetensors.numpy import load
 
+MAX_PIXELS = 2**28  # that the default allows
 CODERS = ("pfr", "orc", "mincost", "trellis")
 PRIOR = (2147483648, 1969251188, 1805811301, 1655936265, 1518500250, 1392470869, 1276901417, 1170923762)
 
