@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import ModelError
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model import (
@@ -39,14 +40,17 @@ from rcccodec.model_search import (
     BUNDLE_VERSION,
     JOINT_BUNDLE_VERSION,
     LATENT_BUNDLE_VERSION,
+    MAX_RUNGS,
     find_model,
+    find_models,
     folder_name,
     list_models,
     model_path,
     parse_card,
-    read_bounded,
     read_card,
+    read_weights,
 )
+from rcccodec.stored_tensors import parse_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,27 +60,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnyModel", "JointCodes", "Model", "Rung", "Stage", "bundle_files", "find_model", "list_models",
-    "load_model", "load_one_shot", "model_path", "read_card", "read_weights", "rounded",
+    "load_model", "load_model_of", "load_one_shot", "model_path", "read_card", "rounded",
 ]  # fmt: skip
 
 AnyModel: TypeAlias = "Model | LatentModel"
 
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
-MAX_RUNGS, MAX_STAGES = 16, 8
+MAX_STAGES = 8
 MAX_CANDIDATES = 1 << 24
-
-
-def read_weights(path: Path, card: dict[str, Any]) -> bytes:
-    """The weights' file of the bundle at ``path``, held against the hash in ``model.json``.
-
-    Raises:
-        ModelError: missing, too large or another file.
-    """
-    data = read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise ModelError(f"{path / WEIGHTS}: its hash is not the one in model.json")
-    return data
 
 
 def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True) -> AnyModel:
@@ -96,16 +88,33 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
     if for_images and card.get("channels") == 0:
         raise ModelError(f"{path}: a model of vectors, not of images")
     if for_images and card.get("distortion", "mse") != "mse":
-        raise ModelError(f"{path}: trained for distortion {card['distortion']!s:.20}; the codec needs mse")
+        trained_for = printable(card["distortion"], 20)
+        raise ModelError(f"{path}: trained for distortion {trained_for}; the codec needs mse")
     try:
         if card["bundle_version"] == LATENT_BUNDLE_VERSION:
             from rcccodec.latent.model import build_model
 
             return build_model(path, card, sha256)
         return _build(path, card, sha256)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"{path}: damaged model bundle ({cause:.200})") from error
+        raise ModelError(f"{path}: damaged model bundle ({printable(cause, 200)})") from error
+
+
+def load_model_of(model_id: bytes) -> AnyModel:
+    """Load the model whose SHA-256 begins with ``model_id``; of several copies, the first that is whole.
+
+    Raises:
+        ModelError: it is not installed, or every copy is damaged; said of the first.
+    """
+    failure: ModelError | None = None
+    for path in find_models(model_id):
+        try:
+            return load_model(path)
+        except ModelError as error:
+            failure = failure or error
+    assert failure is not None
+    raise failure
 
 
 def load_one_shot(name_or_path: str | os.PathLike[str]) -> Model:
@@ -120,20 +129,8 @@ def load_one_shot(name_or_path: str | os.PathLike[str]) -> Model:
     return model
 
 
-# what reading a description of the wrong shape can raise before a check of ours does
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError)
-
-
 def _build(path: Path, card: dict[str, Any], sha256: str) -> Model:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = read_weights(path, card)
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"{path / WEIGHTS}: not readable ({error})") from error
-    del data
+    tensors = parse_tensors(read_weights(path / WEIGHTS, card, MAX_WEIGHTS_BYTES), path / WEIGHTS)
     if not 1 <= len(card["generators"]) <= MAX_RUNGS * MAX_STAGES:
         raise ValueError("number of generators out of bounds")
     if not 1 <= len(card["rungs"]) <= MAX_RUNGS:

@@ -89,6 +89,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         stopped = rcc.main(args=arguments, prog_name="rcc", standalone_mode=False)
         return stopped if isinstance(stopped, int) else 0
     except click.UsageError as error:
+        error.message = console.shown_text(error.message)
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -119,7 +120,7 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> int:
     if os.environ.get("RCC_DEBUG") == "1":
         traceback.print_exc()
-    click.echo(f"rcc: {' '.join(message.split())}", err=True)
+    console.remark(message, quiet=False)
     return exit_code
 
 

@@ -17,9 +17,9 @@ from itertools import product
 import numpy as np
 
 from rcccodec import container
-from rcccodec.bundle import AnyModel, Model, find_model, load_model
+from rcccodec.bundle import AnyModel, Model, load_model, load_model_of
 from rcccodec.container import MODES, Group, Header
-from rcccodec.errors import FormatError, LimitError, ModelError
+from rcccodec.errors import FormatError, LimitError
 from rcccodec.images import from_float
 from rcccodec.index_code import decode_segments
 from rcccodec.joint import to_addresses
@@ -28,6 +28,7 @@ from rcccodec.latent.file import Prefix, Region
 from rcccodec.latent.model import LatentModel
 from rcccodec.latent.samples import draw_tiles
 from rcccodec.layout import Layout
+from rcccodec.model_search import wrong_model
 from rcccodec.proposals.generator import GeneratorProposal
 from rcccodec.settings import Settings, choose_settings, read_settings
 from rcccodec.stages import NO_INDICES, blocks_at
@@ -169,10 +170,10 @@ def _check_work(pixels: int, max_pixels: int) -> None:
 def _model_of(header: Header, model: str | AnyModel | None) -> AnyModel:
     """The model of the kind that the file needs; whether it is the very one is seen later."""
     if model is None:
-        model = load_model(find_model(header.model_id))
+        model = load_model_of(header.model_id)
     model = load_model(model) if isinstance(model, str) else model
     if isinstance(model, LatentModel) != header.latent:
-        raise ModelError(f"made with another model ({header.model_id.hex()}) than {model.name}")
+        raise wrong_model(header.model_id, model.name, model.sha256)
     return model
 
 

@@ -11,8 +11,8 @@ from typing import IO
 
 from rcccodec.errors import InputError
 
-# Parts of a file that cost a pass over the picture, or over a block of the file, for a few bytes each. Encoders
-# write up to a dozen scans, twice that with a thumbnail, and few comments.
+# Parts of a file that cost a pass over the picture, or over a block of the file, for a few bytes each.
+# Encoders write up to a dozen scans, twice that with a thumbnail, and few comments.
 _COSTLY = {
     "JPEG": (b"\xff\xda", 100, "scans"),
     "MPO": (b"\xff\xda", 100, "scans"),

@@ -12,6 +12,7 @@ from rcccodec.index_code.fitted import FittedCode
 from rcccodec.index_code.zipf_huffman import ZipfHuffman
 from rcccodec.joint import joint_size, split_count
 from rcccodec.layout import Block, tile_size
+from rcccodec.model_search import wrong_model
 
 MAX_CANDIDATES = 1 << 24  # that an encoder searches; a file may say more
 
@@ -190,9 +191,7 @@ def read_settings(header: Header, model: Model) -> Settings:
         ModelError: the file was made with another model. FormatError: the model has no such rung.
     """
     if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
-        raise ModelError(
-            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
-        )
+        raise wrong_model(header.model_id, model.name, model.sha256)
     if header.rung >= len(model.rungs):
         raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.rungs)}")
     coder, index_code = CODERS[header.coder], INDEX_CODES[header.index_code]

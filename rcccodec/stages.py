@@ -13,6 +13,8 @@ import torch
 
 from rcccodec.channel import Target, channel_target, cost_target, select
 from rcccodec.channel.distances import default_chunk
+from rcccodec.channel.nominees import NoCandidate
+from rcccodec.errors import ModelError
 from rcccodec.images import to_channels
 from rcccodec.index_code import IndexCode
 from rcccodec.joint import MAX_JOINT_BLOCKS, split_count, to_addresses
@@ -25,6 +27,7 @@ from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 NO_INDICES = np.empty(0, np.int64)
 _MADE_AT_ONCE = 512  # candidates
+MAX_VALUE = 1e9  # of a candidate, in units of the range of pixels: sums of stages must stay finite
 Progress = Callable[[int, int], None]  # (candidates scored, candidates to score)
 Search = Callable[..., tuple[list[np.ndarray], float]]  # what `choose` is, or does the same
 
@@ -54,15 +57,19 @@ def choose(
             _target(x[torch.from_numpy(which)], proposal, size, stage.beta, s, settings, code)
             for size, code, which in parts
         ]
-        selections = select(
-            targets,
-            settings.num_candidates,
-            settings.seed,
-            s,
-            chunk=max(1, default_chunk(device) // max(size for size, _, _ in parts)),  # as many draws at once
-            device=device,
-            progress=_shifted(progress, s * settings.num_candidates, len(stages)),
-        )
+        draws = max(size for size, _, _ in parts)
+        try:
+            selections = select(
+                targets,
+                settings.num_candidates,
+                settings.seed,
+                s,
+                chunk=max(1, default_chunk(device, proposal.dim) // draws),
+                device=device,
+                progress=_shifted(progress, s * settings.num_candidates, len(stages)),
+            )
+        except NoCandidate as error:
+            raise ModelError(f"model {settings.model.name}, stage {s}: {error}") from error
         addresses = np.zeros(len(x), np.int64)
         for (size, _, which), found in zip(parts, selections, strict=True):
             indices = found.indices.numpy()
@@ -147,6 +154,9 @@ def _subtract(
 def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, stage: int) -> np.ndarray:
     """The blocks at ``addresses`` as every decoder makes them: float64 on the CPU, (n, block_dim).
 
+    Raises:
+        ModelError: a value that is not finite, or beyond any picture's.
+
     Invariant: the same to the bit for any number of threads.
     """
     unique, inverse = np.unique(addresses, return_inverse=True)
@@ -166,6 +176,8 @@ def blocks_at(proposal: GeneratorProposal, addresses: np.ndarray, seed: int, sta
         which = np.flatnonzero(draws == draw)
         parts += np.array_split(which, -(-len(which) // _MADE_AT_ONCE))
     each_alone(make, parts)
+    if not np.abs(made).max(initial=0) < MAX_VALUE:
+        raise ModelError(f"stage {stage} of the model makes values that no picture has")
     return made[inverse.reshape(-1)]
 
 

@@ -1,6 +1,8 @@
 """Checkpoints: everything comes back, damage is one error, nothing is unpickled."""
 
 import json
+import math
+import os
 import pickle
 from pathlib import Path
 
@@ -8,10 +10,24 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rcccodec.checkpoint import (
+    MAX_HEADER_BYTES,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
 from rcccodec.errors import ModelError, OutputError
 
 VALUES = {"step": 3, "loss": 0.1 + 0.2, "plan": {"slopes": [0.1, 1.0], "name": "ä"}, "none": None}
+
+
+SPOILT_VALUES = {
+    "deep": '{"a": ' + "[" * 1000 + "]" * 1000 + "}",
+    "very deep": "[" * 100_000,
+    "twice": '{"step": 1, "step": 2}',
+    "huge number": '{"step": 1' + "0" * 5000 + "}",
+}
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -31,6 +47,13 @@ def test_tensors_and_values_come_back_to_the_bit(tmp_path: Path):
     assert values == VALUES
     assert loaded.keys() == tensors().keys()
     assert all(torch.equal(loaded[name], value) for name, value in tensors().items())
+
+
+def test_a_run_that_has_no_loss_yet_comes_back(tmp_path: Path):
+    save_checkpoint(tmp_path / "c", {}, {"loss": math.nan, "best": math.inf})
+    values = load_checkpoint(tmp_path / "c")[1]
+    assert math.isnan(values["loss"])
+    assert values["best"] == math.inf
 
 
 def test_a_second_save_replaces_the_first_and_leaves_nothing_else(tmp_path: Path):
@@ -64,11 +87,20 @@ def test_damaged_missing_and_foreign_files_are_model_errors(tmp_path: Path):
     save_file({"a": torch.zeros(1)}, tmp_path / "nonsense", {"values": "{"})
     save_file({"a": torch.zeros(1)}, tmp_path / "list", {"values": json.dumps([1])})
     (tmp_path / "folder").mkdir()
-    names = ["empty", "short", "header", "pickle", "plain", "nonsense", "list", "folder", "missing"]
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/zero")
+    (tmp_path / "loop").symlink_to("loop")
+    long = (MAX_HEADER_BYTES + 1).to_bytes(8, "little")
+    (tmp_path / "long").write_bytes(long + b"{}".ljust(MAX_HEADER_BYTES + 1))
+    for name, text in SPOILT_VALUES.items():
+        save_file({"a": torch.zeros(1)}, tmp_path / name, {"values": text})
+    names = ["pipe", "device", "loop", "long", *SPOILT_VALUES]
+    names += ["empty", "short", "header", "pickle", "plain", "nonsense", "list", "folder", "missing"]
     for name in names:
         with pytest.raises(ModelError, match="not a readable checkpoint") as caught:
             load_checkpoint(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
 def trained(optimizer_steps: int) -> tuple[torch.nn.Linear, torch.optim.Adam]:

@@ -25,8 +25,8 @@ COMPRESS_KEYS = [
     "model", "rung", "beta",
 ]  # fmt: skip
 INFO_KEYS = [
-    "format_version", "model", "model_sha256", "coder", "index_code", "seed", "num_candidates", "images",
-    "payload_bits", "file_bytes",
+    "format_version", "model", "model_sha256", "model_status", "coder", "index_code", "seed",
+    "num_candidates", "images", "payload_bits", "file_bytes",
 ]  # fmt: skip
 
 
@@ -284,7 +284,7 @@ BAD = [
     (4, ["info", "cut.rcc"], "cut.rcc"),
     (4, ["info", "empty"], "empty"),
     (5, ["compress", "grey.png", "-o", "a.rcc", "-m", "nobody"], "nobody"),
-    (5, ["decompress", "good.rcc", "-o", "a.png", "-m", "colour"], "another model"),
+    (5, ["decompress", "good.rcc", "-o", "a.png", "-m", "colour"], "made with model grey ("),
     (5, ["samples", "nobody", "-o", "a.png"], "nobody"),
     (3, ["train", "no-such-source", "-o", "m"], "no-such-source"),
     (6, ["compress", "grey.png", "-o", "nowhere/a.rcc", "-m", "grey"], "nowhere/a.rcc"),

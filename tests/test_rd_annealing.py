@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcccodec.errors import InputError
+from rcccodec.checkpoint import load_checkpoint, save_checkpoint
+from rcccodec.errors import InputError, ModelError
 from rcccodec.rd import ais, annealing, hmc
 from rcccodec.rd.ais import trace_ais, trace_decoder
 from rcccodec.rd.annealing import (
@@ -315,6 +316,15 @@ def test_a_stopped_run_goes_on_to_the_same_numbers(tmp_path: Path, monkeypatch: 
     assert list(trace(tmp_path, None)) == whole
     assert min(advanced) == ("a-chains", 20)  # the last step before the stop was not yet saved
     assert list(trace(tmp_path, None, seed=3)) != whole  # another seed does not take these checkpoints
+    for file in tmp_path.iterdir():  # a later step than there are, and other shapes
+        tensors, values = load_checkpoint(file)
+        for spoilt in ((tensors, values | {"done": 10**6}), ({k: v[:1] for k, v in tensors.items()}, values),
+                       ({}, values), (tensors, {"plan": values["plan"]})):  # fmt: skip
+            save_checkpoint(file, *spoilt)
+            with pytest.raises(ModelError, match="not a usable checkpoint"):
+                list(trace(tmp_path, None, seed=3))
+        save_checkpoint(file, tensors, values)
+    assert len(list(trace(tmp_path, None, seed=3))) == len(whole)  # control
 
 
 # damage --------------------------------------------------------------------------------

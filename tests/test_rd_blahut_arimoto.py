@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rcccodec.checkpoint import load_checkpoint, save_checkpoint
 from rcccodec.distortion import absolute_error, squared_error
+from rcccodec.errors import ModelError
 from rcccodec.rd import kernel as kernels
 from rcccodec.rd.ba import trace_ba
 from rcccodec.rd.bernoulli import bernoulli_marginal, bernoulli_point_at_slope
@@ -265,6 +267,19 @@ def test_a_stopped_run_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytes
     again = list(trace_ba(problem, [2.0], SMALL, Run(folder=tmp_path, progress=stop)))
     assert len(rounds) == count  # what was solved is not solved again
     assert again[1].lagrangian_bits == whole[1].lagrangian_bits
+    (file,) = tmp_path.glob("*.safetensors")
+    tensors, values = load_checkpoint(file)
+    for spoilt in (
+        ({}, values),
+        ({k: v[1:] for k, v in tensors.items()}, values),
+        (tensors, values | {"age": -1}),
+        ({k: v.float() for k, v in tensors.items()}, values),
+        (tensors, {"plan": values["plan"]}),
+    ):
+        save_checkpoint(file, *spoilt)
+        with pytest.raises(ModelError, match="not a usable checkpoint"):
+            list(trace_ba(problem, [2.0], SMALL, Run(folder=tmp_path)))
+    save_checkpoint(file, tensors, values)
     other = Problem("other", problem.train, problem.test, "mse")
     list(trace_ba(other, [2.0], SMALL, Run(folder=tmp_path)))
     assert len(list(tmp_path.glob("*.safetensors"))) == 2

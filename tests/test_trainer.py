@@ -143,8 +143,13 @@ def test_a_damaged_checkpoint_is_a_model_error_of_one_line(tmp_path: Path):
     moment = next(name for name in tensors if name.endswith("exp_avg"))
     missing = [{k: v for k, v in tensors.items() if k != lost} for lost in ("rng", some)]
     shapes = [tensors | {some: torch.zeros(1)}, tensors | {moment: torch.zeros(1)}]
+    shapes += [tensors | {moment: torch.tensor(0.0)}, tensors | {moment: tensors[moment].long()}]
+    missing.append({k: v for k, v in tensors.items() if k != moment})  # Adam would fail at its first step
     spoilt = [(t, values) for t in (*missing, *shapes, tensors | {"rng": torch.zeros(3)})]
     spoilt += [(tensors, values | {"step": "x"}), (tensors, {"plan": values["plan"]}), (tensors, {})]
+    for field, value in (("step", -1), ("step", 1e999), ("step", 15), ("step", 2.5), ("seconds", math.nan),
+                         ("seconds", -1), ("beta", [1]), ("loss_bits", None)):  # fmt: skip
+        spoilt.append((tensors, values | {field: value}))
     for damaged in spoilt:
         save_checkpoint(file, *damaged)
         with pytest.raises(ModelError) as caught:

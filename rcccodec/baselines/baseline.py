@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.baselines.bundle import Bundle
+from rcccodec.baselines.bundle import DESCRIPTION, Bundle
 from rcccodec.baselines.coding import Part, code_parts, picture_parts, read_codes, read_picture
 from rcccodec.baselines.file import ID_BYTES, Group, NtcFile, pack, unpack
 from rcccodec.baselines.tables import Reader, encode
-from rcccodec.errors import FormatError, InputError, LimitError
+from rcccodec.errors import FormatError, InputError, LimitError, ModelError
+from rcccodec.model_search import identify
 
 DEFAULT_SEARCH_PASSES = 1  # the codec searches too
 
@@ -98,11 +99,12 @@ class Baseline:
         """The images of a file: uint8, or float32 for vectors.
 
         Raises:
-            FormatError: damaged, foreign, or made with another baseline.
+            FormatError: damaged or foreign. ModelError: made with another baseline.
         """
         file = unpack(data)
         if file.baseline_id != self._id:
-            raise FormatError(f"made with another baseline than {self.name}")
+            made_with = identify(file.baseline_id, DESCRIPTION)
+            raise ModelError(f"made with baseline {made_with}, not {self.name} ({self.sha256[:12]})")
         if file.slope >= len(self.betas):
             raise FormatError(f"slope number {file.slope}; {self.name} has {len(self.betas)}")
         shapes = [group.shape for group in file.groups for _ in range(group.count)]

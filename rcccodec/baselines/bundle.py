@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rcccodec.description import DAMAGE, MAX_JSON_BYTES, parse_json, printable
 from rcccodec.errors import ModelError
-from rcccodec.model_search import MAX_JSON_BYTES, model_folders, read_bounded
+from rcccodec.model_search import descriptions, model_folders, read_bounded, read_weights
+from rcccodec.stored_tensors import parse_tensors
 
 if TYPE_CHECKING:
     from rcccodec.baselines.networks import Network
@@ -29,8 +31,6 @@ BUNDLE_VERSION = 1
 DESCRIPTION, WEIGHTS = "baseline.json", "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 28
 _TABLE_FIELDS = ("cdfs", "lengths", "offsets")
-# what reading a description of the wrong shape can raise before a check of ours does
-_DAMAGE = (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError)
 
 
 @dataclass(frozen=True)
@@ -83,34 +83,24 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     file = path / DESCRIPTION
     data = read_bounded(file, MAX_JSON_BYTES)
     try:
-        card = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: not a description of a baseline ({error})") from error
+        card = parse_json(data)
+    except ValueError as error:
+        raise ModelError(f"{file}: not a description of a baseline ({printable(error, 200)})") from error
     if not isinstance(card, dict) or card.get("baseline_version") != BUNDLE_VERSION:
         raise ModelError(f"{file}: not a description of a baseline of version {BUNDLE_VERSION}")
     try:
         return _build(path, card, hashlib.sha256(data).hexdigest())
-    except _DAMAGE as error:
+    except DAMAGE as error:
         cause = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ModelError(f"{path}: damaged baseline ({cause:.200})") from error
+        raise ModelError(f"{path}: damaged baseline ({printable(cause, 200)})") from error
 
 
 def _build(path: Path, card: dict[str, Any], sha256: str) -> Bundle:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
     from rcccodec.baselines.networks import loaded_tensors, with_weights
     from rcccodec.baselines.spec import NtcSpec
     from rcccodec.baselines.tables import Tables
 
-    file = path / WEIGHTS
-    data = read_bounded(file, MAX_WEIGHTS_BYTES)
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise ModelError(f"{file}: its hash is not the one in {DESCRIPTION}")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"{file}: not a safetensors file ({error})") from error
+    tensors = parse_tensors(read_weights(path / WEIGHTS, card, MAX_WEIGHTS_BYTES), path / WEIGHTS)
     spec = NtcSpec.from_json(card["spec"])
     weights = {k.removeprefix("network."): t for k, t in tensors.items() if k.startswith("network.")}
     network = with_weights(spec, loaded_tensors(weights))
@@ -119,7 +109,7 @@ def _build(path: Path, card: dict[str, Any], sha256: str) -> Bundle:
         tables[which] = Tables(*(tensors[f"tables.{which}.{field}"].numpy() for field in _TABLE_FIELDS))
         if len(tables[which].cdfs) != rows:
             raise ValueError(f"tables {which} have {len(tables[which].cdfs)} rows, not {rows}")
-    return Bundle(str(card["name"]), sha256, card, spec, network, tables)
+    return Bundle(printable(card["name"], 100), sha256, card, spec, network, tables)
 
 
 def _rows_wanted(spec: NtcSpec) -> dict[str, int]:
@@ -144,9 +134,10 @@ def bundle_path(name_or_path: str | os.PathLike[str]) -> Path:
     for place in places:
         if os.path.isfile(place / DESCRIPTION):  # False for names the system cannot even look up
             return place
-    raise ModelError(f"{name_or_path}: no such baseline (found: {', '.join(list_bundles()) or 'none'})")
+    known = ", ".join(map(printable, list_bundles())) or "none"
+    raise ModelError(f"{printable(name_or_path)}: no such baseline (found: {known})")
 
 
 def list_bundles() -> list[str]:
     """Names of the baselines that can be found, sorted."""
-    return sorted({p.parent.name for folder in model_folders() for p in folder.glob(f"*/{DESCRIPTION}")})
+    return sorted({file.parent.name for file in descriptions(DESCRIPTION)})

@@ -80,6 +80,8 @@ def with_weights(spec: NtcSpec, tensors: dict[str, Tensor]) -> Network:
 
     Invariant: the global random state is left as it was.
     """
+    if spec.photographs and tensors["g_a.6.weight"].shape != (spec.latent_dim, spec.width, 5, 5):
+        raise ValueError("the weights are of other sizes than spec")  # which would be made in vain
     with torch.random.fork_rng(devices=[]), torch.device("cpu" if spec.photographs else "meta"):
         network = build_network(spec, for_training=False)
     wanted = coding_tensors(network)

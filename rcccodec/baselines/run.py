@@ -24,6 +24,7 @@ from rcccodec.baselines.spec import NtcSpec, whole_patches
 from rcccodec.baselines.tables import Reader, Tables, encode
 from rcccodec.baselines.training import NtcPlan, Progress, plan_values, train
 from rcccodec.checkpoint import load_checkpoint
+from rcccodec.description import DAMAGE
 from rcccodec.errors import InputError, ModelError
 from rcccodec.sources import load_source
 from rcccodec.training.blocks import source_blocks
@@ -282,7 +283,7 @@ def steps_for(plan: NtcPlan, minutes: float, checkpoint: Path | None, device: st
     if checkpoint is not None and checkpoint.exists():
         try:
             return replace(plan, steps=int(load_checkpoint(checkpoint)[1]["plan"]["steps"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise ModelError(f"{checkpoint}: not a checkpoint of a training run") from error
     x = torch.rand((512, math.prod(plan.spec.shape)), generator=torch.Generator().manual_seed(0))
     marks: list[float] = []

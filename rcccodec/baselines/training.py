@@ -17,7 +17,15 @@ from rcccodec.baselines.bundle import load_bundle
 from rcccodec.baselines.networks import Network, build_network, coding_tensors
 from rcccodec.baselines.rounding import Rounding, schedule
 from rcccodec.baselines.spec import NtcSpec
-from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rcccodec.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    seconds_spent,
+    steps_done,
+)
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import InputError, LimitError, ModelError
 from rcccodec.latent.network import LatentNetwork
 from rcccodec.latent.spec import LatentSpec
@@ -172,11 +180,12 @@ def _train(
             network.load_state_dict(_under(tensors, "network."))
             restore_optimizer(optimizer, _under(tensors, "optimizer."))
             torch.set_rng_state(tensors["rng"])
-            step, seconds = int(values["step"]), float(values["seconds"])
-            means = [float(value) for value in values["means"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            cause = " ".join(str(error).split())
-            raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause:.200})") from error
+            step, seconds = steps_done(values, plan.steps), seconds_spent(values)
+            lagrangian, rate, error = values["means"]
+            means = [float(lagrangian), float(rate), float(error)]
+        except DAMAGE as error:
+            cause = printable(" ".join(str(error).split()), 200)
+            raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause})") from error
 
     def save() -> None:
         if checkpoint is not None:
@@ -244,9 +253,9 @@ def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpo
         if betas != spec.betas:
             raise ValueError("it was trained for other slopes")
         network.load_state_dict(network.state_dict() | state)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        cause = " ".join(str(error).split())
-        raise ModelError(f"{checkpoint}: its networks do not fit this run ({cause:.200})") from error
+    except DAMAGE as error:
+        cause = printable(" ".join(str(error).split()), 200)
+        raise ModelError(f"{checkpoint}: its networks do not fit this run ({cause})") from error
     return kinds[0] == "latent"
 
 
@@ -259,7 +268,8 @@ def is_latent(start: Path) -> bool:
     if start.is_dir():
         return False
     plan = load_checkpoint(start)[1].get("plan")
-    return isinstance(plan, dict) and "classes" in plan.get("spec", {})
+    spec = plan.get("spec") if isinstance(plan, dict) else None
+    return isinstance(spec, dict) and "classes" in spec
 
 
 def widened(

@@ -15,6 +15,7 @@ from rcccodec.randomness import standard_normals
 
 CHUNK_CPU = 4096
 CHUNK_CUDA = 1 << 15
+_CHUNK_VALUES_CPU, _CHUNK_VALUES_CUDA = 1 << 24, 1 << 29  # of all candidates of a chunk
 _TILE_SCORES_CPU = 1 << 21  # scores of one tile: 8 MiB of float32
 _TILE_SCORES_CUDA = 1 << 26
 
@@ -101,5 +102,8 @@ def exact_candidates(
     return made
 
 
-def default_chunk(device: str | torch.device) -> int:
-    return CHUNK_CPU if torch.device(device).type == "cpu" else CHUNK_CUDA
+def default_chunk(device: str | torch.device, dim: int = 1) -> int:
+    """Candidates of ``dim`` values to make and score at a time; changes speed and memory only."""
+    on_cpu = torch.device(device).type == "cpu"
+    most, values = (CHUNK_CPU, _CHUNK_VALUES_CPU) if on_cpu else (CHUNK_CUDA, _CHUNK_VALUES_CUDA)
+    return min(most, max(1, values // dim))

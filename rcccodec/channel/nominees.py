@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 
+class NoCandidate(ValueError):
+    """Some block has no candidate of finite score: the proposal's values are not finite, or far too large."""
+
+
 @dataclass(frozen=True)
 class Nominees:
     """Of one target and some candidates, those whose exact score may be the lowest of their block.
@@ -70,7 +74,7 @@ def lowest(rows: Tensor, columns: Tensor, scores: Tensor, num_blocks: int) -> Te
     """Positions of the smallest score of every row, (num_blocks,); lowest column at ties.
 
     Raises:
-        ValueError: some row has no entry.
+        NoCandidate: some row has no entry.
     """
     order = torch.argsort(columns, stable=True)
     order = order[torch.argsort(scores[order], stable=True)]
@@ -78,5 +82,5 @@ def lowest(rows: Tensor, columns: Tensor, scores: Tensor, num_blocks: int) -> Te
     first = torch.ones(order.numel(), dtype=torch.bool)
     first[1:] = rows[order][1:] != rows[order][:-1]
     if int(first.sum()) != num_blocks:
-        raise ValueError("some block has no candidate of finite score")
+        raise NoCandidate("some block has no candidate of finite score")
     return order[first]

@@ -14,7 +14,7 @@ from rcccodec.channel.nominees import Nominees, lowest
 from rcccodec.channel.target import Target
 from rcccodec.threads import one_thread
 
-_AT_ONCE = 1024
+_AT_ONCE, _VALUES_AT_ONCE = 1024, 1 << 22
 _LAST_BITS = 2.0**-36  # of a score; what float64 leaves open is far less
 
 
@@ -26,12 +26,13 @@ def remade_scores(
     order = torch.argsort(inverse, stable=True)
     scores = torch.empty(len(order), dtype=torch.float64)
     x, ends = target.x.cpu(), torch.bincount(inverse, minlength=len(unique)).cumsum(0)
-    for first in range(0, len(unique), _AT_ONCE):
-        part = unique[first : first + _AT_ONCE].to(device)
+    at_once = _rows_at_once(target)
+    for first in range(0, len(unique), at_once):
+        part = unique[first : first + at_once].to(device)
         with torch.no_grad():
             y = candidates_at(target.proposal, part, seed=seed, stage=stage, dtype=dtype).cpu()
         low, high = int(ends[first - 1]) if first else 0, int(ends[first + len(part) - 1])
-        for which in order[low:high].split(_AT_ONCE):
+        for which in order[low:high].split(at_once):
             far = squared_distances(x[nominees.rows[which]], y[inverse[which] - first])
             scores[which] = target.beta * far + nominees.offsets[which]
     return scores
@@ -77,8 +78,9 @@ def _distinct(
     """bool (n,), False where an earlier candidate is the same and its offset no higher."""
     lowest_offset: dict[bytes, float] = {}
     keep = torch.ones(len(columns), dtype=torch.bool)
-    for first in range(0, len(columns), _AT_ONCE):
-        part = columns[first : first + _AT_ONCE].to(device)
+    at_once = _rows_at_once(target)
+    for first in range(0, len(columns), at_once):
+        part = columns[first : first + at_once].to(device)
         with torch.no_grad():
             y = candidates_at(target.proposal, part, seed=seed, stage=stage)[:, : target.x.shape[1]].cpu()
         for place, row in enumerate(y.contiguous().numpy(), first):
@@ -87,3 +89,8 @@ def _distinct(
             keep[place] = offset < lowest_offset.get(name, torch.inf)
             lowest_offset[name] = min(offset, lowest_offset.get(name, torch.inf))
     return keep
+
+
+def _rows_at_once(target: Target) -> int:
+    """Candidates, or blocks beside them, in memory at a time."""
+    return min(_AT_ONCE, max(1, _VALUES_AT_ONCE // target.proposal.dim))

@@ -186,8 +186,8 @@ def nominate(
     place = torch.device(device)
     if fused.applies(targets, place):
         return fused.nominate_all(targets, start, stop, seed, stage, place, progress)
-    chunk = chunk or default_chunk(place)
     proposal = max((target.proposal for target in targets), key=lambda one: one.dim)
+    chunk = chunk or default_chunk(place, proposal.dim)
     make = partial(chunk_candidates, proposal, seed=seed, stage=stage, device=place)
     best = partial(winners, seed=seed, stage=stage, device=place)
     if precision is None:
@@ -272,7 +272,7 @@ def decide(
     Only blocks with several nominees left, or with a certificate in doubt, have theirs made again in float64.
 
     Raises:
-        ValueError: some block has no candidate of finite score.
+        NoCandidate: some block has no candidate of finite score.
     """
     place, num_blocks = torch.device(device), len(target.x)
     nominees = nominees.pruned()

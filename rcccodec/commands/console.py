@@ -53,6 +53,7 @@ def examples(*lines: str) -> str:
 
 def say(text: str, *, to_stderr: bool = False) -> None:
     """Print a result; a failure to do so is an OutputError like any other."""
+    text = shown_text(text)
     if to_stderr:
         click.echo(text, err=True)
     else:
@@ -62,7 +63,12 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 def remark(text: str, quiet: bool) -> None:
     """Print one line beside the results, on standard error."""
     if not quiet:
-        click.echo(f"rcc: {text}", err=True)
+        click.echo(f"rcc: {shown_text(' '.join(text.split()))}", err=True)
+
+
+def shown_text(text: str) -> str:
+    """``text`` without what would steer a terminal; lines, and names in other encodings, stay as they are."""
+    return "".join(c if c == "\n" or c.isprintable() or "\udca0" <= c <= "\udcff" else "?" for c in text)
 
 
 def shown(name: str) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rcccodec.commands import console
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import ModelError
+from rcccodec.model_search import MAX_RUNGS
 
 if TYPE_CHECKING:
     from rcccodec.container import Group
@@ -30,7 +32,8 @@ def info(source: str, as_json: bool) -> None:
         f"{group['count']} x " * (group["count"] > 1) + f"{group['width']}x{group['height']} {group['mode']}"
         for group in facts["images"]
     ]
-    shown = {**facts, "images": "; ".join(sizes), "model": facts["model"] or "not installed here"}
+    shown = {**facts, "images": "; ".join(sizes), "model": _model_line(facts)}
+    del shown["model_status"]
     console.say("\n".join(f"{key.replace('_', ' '):<16}{value}" for key, value in shown.items()))
 
 
@@ -40,16 +43,18 @@ def file_facts(data: bytes) -> dict[str, Any]:
     Of a file of latents ``rung`` and ``tiles`` (of 256x256 pixels) instead of ``index_code``, and ``states``
     of a trellis instead of ``num_candidates``.
 
-    ``images`` lists runs of equal images as {count, width, height, mode}. If the model is not installed,
-    ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
+    ``images`` lists runs of equal images: count, width, height, mode. ``model_status`` is "installed", "not
+    installed" or "an earlier release, not installed". Of a model that is neither installed nor was ever
+    published ``model`` is None and ``model_sha256`` the few bytes of it that the file has.
 
     Raises:
         FormatError: ``data`` is not a whole ``.rcc`` file.
     """
     from rcccodec import container
+    from rcccodec.model_search import identify
 
     header, groups = container.unpack(data)
-    name, sha256 = _installed(header.model_id)
+    model = identify(header.model_id)
     coder = container.CODERS[header.coder]
     method: dict[str, Any] = {"coder": coder}
     if header.latent:
@@ -59,8 +64,9 @@ def file_facts(data: bytes) -> dict[str, Any]:
     method["states" if coder == "trellis" else "num_candidates"] = header.num_candidates
     return {
         "format_version": header.version,
-        "model": name,
-        "model_sha256": sha256,
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "model_status": "an earlier release, " * model.earlier + "not " * (not model.folder) + "installed",
         **method,
         "images": [
             {"count": sum(g.count for g in run), "width": w, "height": h, "mode": container.MODES[mode]}
@@ -69,6 +75,11 @@ def file_facts(data: bytes) -> dict[str, Any]:
         "payload_bits": 8 * sum(len(group.payload) for group in groups),
         "file_bytes": len(data),
     }
+
+
+def _model_line(facts: dict[str, Any]) -> str:
+    status = [] if facts["model_status"] == "installed" else [facts["model_status"]]
+    return ", ".join([facts["model"]] * bool(facts["model"]) + status)
 
 
 def _tiles(groups: "list[Group]") -> int:
@@ -83,8 +94,8 @@ def _tiles(groups: "list[Group]") -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(as_json: bool) -> None:
     """List the models that are installed, with their ladders; of a damaged one, a warning is all there is."""
-    from rcccodec.bundle import read_weights
-    from rcccodec.model_search import list_models, model_path, parse_card
+    from rcccodec.bundle import MAX_WEIGHTS_BYTES, WEIGHTS
+    from rcccodec.model_search import list_models, model_path, parse_card, read_weights
 
     cards, ladders = {}, []
     for name in list_models():
@@ -92,12 +103,12 @@ def models(as_json: bool) -> None:
             card, sha256 = parse_card(model_path(name))
             card["sha256"] = sha256
             ladder = _ladder(name, card)
-            read_weights(model_path(name), card)
+            read_weights(model_path(name) / WEIGHTS, card, MAX_WEIGHTS_BYTES)
             ladders.append(ladder)
             cards[name] = card
         except ModelError as error:
             console.remark(f"warning: {error}", quiet=False)
-        except (LookupError, TypeError, ValueError):
+        except DAMAGE:
             console.remark(f"warning: {model_path(name)}: damaged model description", quiet=False)
     if as_json:
         console.say(json.dumps(cards, indent=2))
@@ -106,16 +117,21 @@ def models(as_json: bool) -> None:
 
 
 def _ladder(name: str, card: dict[str, Any]) -> str:
-    if card.get("kind") == "latent":
-        return _latent_ladder(name, card)
+    """Lines about a model whose description is a stranger's: what is no number is made fit to print."""
+    is_latent = card.get("kind") == "latent"
+    if len(card["held_out" if is_latent else "rungs"]) > MAX_RUNGS:
+        raise ValueError("more rungs than a model can have")
+    about = f"trained on {printable(card['source'], 60)}"
+    if is_latent:
+        return _latent_ladder(f"{printable(name)}: colour, {about}", card)
     lines = [
-        f"{name}: {'colour' if card['channels'] == 3 else 'grey'}, trained on {card['source']}, "
-        f"N {card['default_num_candidates']}, {card['sha256'][:12]}"
+        f"{printable(name)}: {'colour' if card['channels'] == 3 else 'grey'}, {about}, "
+        f"N {card['default_num_candidates']:d}, {card['sha256'][:12]}"
     ]
     for number, rung in enumerate(card["rungs"]):
         stages = ", ".join(
-            f"{s['block'][0]}x{s['block'][1]} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
-            + (f" ({s['joint']['blocks']} may share an index)" if s.get("joint") else "")
+            f"{s['block'][0]:d}x{s['block'][1]:d} R {s['rate_bits']:.2f} bits D {s['distortion']:.3f}"
+            + (f" ({s['joint']['blocks']:d} may share an index)" if s.get("joint") else "")
             for s in rung["stages"]
         )
         mark = "  default" if number == card["default_rung"] else ""
@@ -123,11 +139,8 @@ def _ladder(name: str, card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _latent_ladder(name: str, card: dict[str, Any]) -> str:
-    lines = [
-        f"{name}: colour, trained on {card['source']}, latents, {card['sha256'][:12]}; "
-        "payloads of held-out pictures:"
-    ]
+def _latent_ladder(about: str, card: dict[str, Any]) -> str:
+    lines = [f"{about}, latents, {card['sha256'][:12]}; payloads of held-out pictures:"]
     for number, row in enumerate(card["held_out"]):
         mark = "  default" if number == card["default_rung"] else ""
         lines.append(
@@ -188,14 +201,3 @@ def samples(
         write_image(output, grid, overwrite=not no_overwrite)
         if not quiet:
             console.say(f"written: {output}")
-
-
-def _installed(model_id: bytes) -> tuple[str | None, str]:
-    """Name and full hash of an installed model, or None and what is known of the hash."""
-    from rcccodec.model_search import find_model, folder_name, parse_card
-
-    try:
-        path = find_model(model_id)
-        return folder_name(path), parse_card(path)[1]
-    except ModelError:
-        return None, model_id.hex()

@@ -32,6 +32,7 @@ from rcccodec.latent.payload import LEAST_TILE_BYTES, Channel, Reader
 from rcccodec.latent.report import LatentReport, psnr_db
 from rcccodec.latent.windows import LATENT_STRIDE, TILE, grid_of, tiles_of
 from rcccodec.layout import group_images
+from rcccodec.model_search import wrong_model
 
 DEFAULT_CODER, DEFAULT_EFFORT = "trellis", 5
 TRELLIS_EFFORT = (8, 9, 10, 11, 12, 13, 14, 15, 16)  # L of efforts 1 to 9
@@ -358,9 +359,7 @@ def decompress_prefix(
 
 def _read_channel(header: Header, model: LatentModel) -> Channel:
     if bytes.fromhex(model.sha256)[:MODEL_ID_BYTES] != header.model_id:
-        raise ModelError(
-            f"made with another model ({header.model_id.hex()}) than {model.name} ({model.sha256[:12]})"
-        )
+        raise wrong_model(header.model_id, model.name, model.sha256)
     if header.rung >= len(model.spec.betas):
         raise FormatError(f"rung {header.rung}, but model {model.name} has {len(model.spec.betas)}")
     coder = CODERS[header.coder]

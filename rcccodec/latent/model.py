@@ -26,7 +26,8 @@ from rcccodec.latent.network import CODING, LatentNetwork
 from rcccodec.latent.prior import SlopePrior
 from rcccodec.latent.spec import LatentSpec
 from rcccodec.model import number
-from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_bounded
+from rcccodec.model_search import LATENT_BUNDLE_VERSION, folder_name, read_weights
+from rcccodec.stored_tensors import parse_tensors
 from rcccodec.threads import one_thread
 
 WEIGHTS = "weights.safetensors"
@@ -126,16 +127,7 @@ def build_model(path: Path, card: dict[str, Any], sha256: str) -> LatentModel:
         ModelError: weights that are missing or another file. KeyError, TypeError, ValueError and the like:
         a description out of bounds, for the caller to name.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    data = read_bounded(path / WEIGHTS, MAX_WEIGHTS_BYTES)
-    if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise ModelError(f"{path / WEIGHTS}: its hash is not the one in model.json")
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ModelError(f"{path / WEIGHTS}: not readable ({error})") from error
+    tensors = parse_tensors(read_weights(path / WEIGHTS, card, MAX_WEIGHTS_BYTES), path / WEIGHTS)
     spec = LatentSpec.from_json(card["spec"])
     slopes = len(spec.betas)
     return LatentModel(

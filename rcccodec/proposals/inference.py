@@ -19,6 +19,7 @@ from rcccodec.proposals.networks import Dcgan, FullyConnected, Generator, Mlp, P
 from rcccodec.proposals.spec import PATCH_STRIDE
 
 _ROWS_PER_PASS_CUDA = 1 << 15
+_VALUES_PER_PASS, _VALUES_PER_PASS_CUDA = 1 << 22, 1 << 30  # of the widest layer: memory stays bounded
 _MAPS_LAID_OUT = 32  # whose neighbourhoods are in memory at a time
 _FOUR_AS_ONE = {torch.bfloat16: torch.int64, torch.float32: torch.complex128}  # four values in one of these
 
@@ -27,12 +28,14 @@ class InferenceForm(nn.Module):
     """What all forms share: latents (n, latent_dim) to coordinates (n, dim), without gradients."""
 
     cpu_rows = 512  # of one pass and thread in float32: what it makes on the way stays in the cache
+    widest = 1  # values that a layer makes of a row
 
     def rows_per_pass(self, z: Tensor) -> int:
         """Candidates to make at a time from latents like z; changes speed only."""
         if z.device.type != "cpu":
-            return _ROWS_PER_PASS_CUDA
-        return max(1, self.cpu_rows * 4 // z.element_size()) * torch.get_num_threads()
+            return min(_ROWS_PER_PASS_CUDA, max(1, _VALUES_PER_PASS_CUDA // self.widest))
+        rows = min(self.cpu_rows, _VALUES_PER_PASS // self.widest)
+        return max(1, rows * 4 // z.element_size()) * torch.get_num_threads()
 
 
 class FastMlp(InferenceForm):
@@ -41,6 +44,7 @@ class FastMlp(InferenceForm):
     def __init__(self, plain: Mlp) -> None:
         super().__init__()
         self.layers, self.last = copy.deepcopy(plain.layers), copy.deepcopy(plain.last)
+        self.widest = max(plain.spec.width, plain.last.out_features, plain.dim)
         self.sigmoid = plain.spec.output == "sigmoid"
         if not self.sigmoid:
             self.register_buffer("mean", plain.mean.clone())
@@ -239,6 +243,7 @@ class FastFullyConnected(InferenceForm):
     def __init__(self, plain: FullyConnected) -> None:
         super().__init__()
         self.first, _, self.second, _, self.last = copy.deepcopy(plain.body)
+        self.widest = max(plain.spec.width, plain.dim)
         self.sigmoid = plain.spec.output == "sigmoid"
 
     def forward(self, z: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ MAX_DIM, MAX_LATENTS, MAX_WIDTH, MAX_DCGAN_WIDTH, MAX_DEPTH, MAX_FEATURES = (
     64,
     256,
 )
+MAX_MAP_VALUES = 1 << 17  # of all feature maps of a candidate, which need not cost many weights
 PATCH_STRIDE, PATCH_SIDE = 4, 8
 
 
@@ -68,6 +69,8 @@ class GeneratorSpec:
                 raise ValueError(f"the patches generator makes blocks whose sides {PATCH_STRIDE} divides")
             if self.output != "sigmoid" or self.features < 1:
                 raise ValueError("the patches generator needs features, and emits pixels")
+            if self.map_values > MAX_MAP_VALUES:
+                raise ValueError(f"generator has maps of {self.map_values} values, over {MAX_MAP_VALUES}")
         elif self.features:
             raise ValueError(f"generator {self.arch!r} has no feature maps")
         linear = self.arch == "mlp" and self.output == "linear"
@@ -81,6 +84,11 @@ class GeneratorSpec:
     def dim(self) -> int:
         """Length of a flattened candidate."""
         return math.prod(self.shape)
+
+    @property
+    def map_values(self) -> int:
+        """Values of the feature maps of one candidate, 0 where there are none."""
+        return self.features * math.prod(self.shape[:2]) // PATCH_STRIDE**2
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for ``model.json``."""

@@ -21,8 +21,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from rcccodec.checkpoint import fitting, seconds_spent, steps_done
+from rcccodec.description import DAMAGE, printable
 from rcccodec.distortion import paired
-from rcccodec.errors import InputError
+from rcccodec.errors import InputError, ModelError
 from rcccodec.rd.hmc import State, hmc_transition
 from rcccodec.rd.run import CHECKPOINT_EVERY_S, Run
 
@@ -292,13 +294,20 @@ def _march(
 
     Yields:
         k after every call, and the checkpoint's at first.
+
+    Raises:
+        ModelError: a checkpoint that is damaged or of other sizes.
     """
     done, clock = 0, clock or [0.0, time.perf_counter()]
     found = run.load(name, plan)
     if found is not None:
         device = tensors["z"].device
-        tensors |= {k: v.to(device) if k in STATE else v for k, v in found[0].items()}
-        done, clock[0] = int(found[1]["done"]), float(found[1]["seconds"])
+        try:
+            held = fitting(found[0], tensors)
+            done, clock[0] = steps_done({"step": found[1]["done"]}, last), seconds_spent(found[1])
+        except DAMAGE as error:
+            raise ModelError(f"{name}: not a usable checkpoint ({printable(error, 200)})") from error
+        tensors |= {k: v.to(device) if k in STATE else v for k, v in held.items()}
         yield done
     saved = time.perf_counter()
     for k in range(done + 1, last + 1):

@@ -6,11 +6,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from rcccodec.errors import LimitError
+from rcccodec.checkpoint import fitting, steps_done
+from rcccodec.description import DAMAGE, printable
+from rcccodec.errors import LimitError, ModelError
 from rcccodec.rd.blahut_arimoto import BlahutArimoto, State, blahut_arimoto, evaluate_law
 from rcccodec.rd.discretise import LineLaw, line_law, line_lower_bits, make_grid
 from rcccodec.rd.kernel import HammingKernel, Kernel, MatrixKernel
@@ -125,7 +128,7 @@ def _solve(
         "shape": kernel.shape,
     }
     held = run.load(name, plan)
-    start = State(held[0]["log_mass"], held[0]["last"], held[1]["age"], held[1]["rounds"]) if held else None
+    start = None if held is None else _state(name, *held, kernel)
     saved, latest = time.perf_counter(), start
 
     def save(state: State) -> None:
@@ -147,6 +150,17 @@ def _solve(
     if latest is not None:
         save(latest)
     return found
+
+
+def _state(name: str, tensors: dict[str, Tensor], values: dict[str, Any], kernel: Kernel) -> State:
+    """What a checkpoint holds; ModelError if that is no state of ``kernel``."""
+    try:
+        blank = torch.empty(kernel.shape[1], dtype=torch.float64)
+        held = fitting(tensors, {"log_mass": blank, "last": blank})
+        age, rounds = (steps_done({"step": values[key]}, 1 << 62) for key in ("age", "rounds"))
+    except DAMAGE as error:
+        raise ModelError(f"{name}: not a usable checkpoint ({printable(error, 200)})") from error
+    return State(held["log_mass"], held["last"], age, rounds)
 
 
 def _point(method: str, kind: str, found: BlahutArimoto, gap_bits: float, seconds: float) -> RatePoint:

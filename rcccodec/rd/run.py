@@ -14,7 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rcccodec.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    seconds_spent,
+    steps_done,
+)
+from rcccodec.description import DAMAGE, printable
 from rcccodec.errors import LimitError, ModelError
 
 CHECKPOINT_EVERY_S = 30.0
@@ -102,7 +110,7 @@ def fit(
 
     Invariants: stopped and resumed, the weights end as they would have without the stop.
     """
-    start, before_s = _restore(run.load(name, plan), name, modules, optimizers)
+    start, before_s = _restore(run.load(name, plan), name, modules, optimizers, steps)
     began = saved = time.perf_counter()
     for step in range(start, steps):
         update(step, run.generator(name, step))
@@ -145,6 +153,7 @@ def _restore(
     name: str,
     modules: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    steps: int,
 ) -> tuple[int, float]:
     """Steps made and seconds spent."""
     if found is None:
@@ -155,9 +164,10 @@ def _restore(
             module.load_state_dict(_below(tensors, f"m.{m}."))
         for o, optimizer in optimizers.items():
             restore_optimizer(optimizer, _below(tensors, f"o.{o}."))
-        return int(values["step"]), float(values["seconds"])
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: not a usable checkpoint ({error})") from error
+        return steps_done(values, steps), seconds_spent(values)
+    except DAMAGE as error:
+        cause = printable(" ".join(str(error).split()), 200)
+        raise ModelError(f"{name}: not a usable checkpoint ({cause})") from error
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

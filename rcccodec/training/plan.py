@@ -13,6 +13,7 @@ import torch
 
 from rcccodec.bundle import MAX_RUNGS, MAX_STAGES
 from rcccodec.checkpoint import load_checkpoint
+from rcccodec.description import DAMAGE
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, ModelError
 from rcccodec.model import MAX_SLOPE
@@ -232,7 +233,7 @@ def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None, device: s
         try:
             steps = load_checkpoint(saved)[1]["plan"]
             return replace(plan, vae_steps=int(steps["vae_steps"]), nerd_steps=int(steps["nerd_steps"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise ModelError(f"{saved}: not a checkpoint of a training run") from error
     x = torch.rand((2048, plan.generator.dim), generator=torch.Generator().manual_seed(0))
     expected_s = 0.0

@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcccodec.checkpoint import load_checkpoint, optimizer_tensors, restore_optimizer, save_checkpoint
+from rcccodec.checkpoint import (
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+    seconds_spent,
+    steps_done,
+)
+from rcccodec.description import DAMAGE, printable
 from rcccodec.distortion import parse_distortion
 from rcccodec.errors import InputError, LimitError, ModelError
 from rcccodec.proposals.generator import Generator, GeneratorSpec, build_generator
@@ -202,14 +210,14 @@ def _train(
             generator.load_state_dict(_under(tensors, "generator."))
             encoder.load_state_dict(_under(tensors, "encoder."))
             restore_optimizer(optimizer, _under(tensors, "optimizer."))
-            step, seconds = int(values["step"]), float(values["seconds"])
+            step, seconds = steps_done(values, plan.steps), seconds_spent(values)
             loss_bits, beta = float(values["loss_bits"]), float(values["beta"])
             rate_bits = float(values.get("rate_bits", math.nan))
             distortion = float(values.get("distortion", math.nan))
             _restore_streams(tensors, plan, step, device, ranks)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            cause = " ".join(str(error).split())
-            raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause:.200})") from error
+        except DAMAGE as error:
+            cause = printable(" ".join(str(error).split()), 200)
+            raise ModelError(f"{checkpoint}: not a checkpoint of this run ({cause})") from error
     elif not ranks.is_first:
         torch.manual_seed(ranks.stream_seed(plan.seed))  # the networks were begun alike
     state = [*generator.state_dict().values(), *encoder.state_dict().values()]
