@@ -16,6 +16,7 @@ The rule for every kind of input (what is kept, flattened, refused):
 | colour profile                                    | dropped, samples kept as they are           | yes  |
 | several pictures of one shot (MPO)                | the first                                   | yes  |
 | several frames (animation, many pages)            | refused, InputError                         |      |
+| JPEG of over 100 scans, text PPM, 10,000 comments | refused, InputError                         |      |
 | floating-point or 32-bit samples, Lab             | refused, InputError                         |      |
 | anything else, damaged, truncated, empty          | refused, InputError                         |      |
 | more than `max_pixels`, a side above 65535        | refused before decoding, LimitError         |      |
@@ -27,10 +28,8 @@ with a note, and comes back grey. Metadata is not kept.
 
 import contextlib
 import io
-import logging
 import math
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from typing import IO, Any
@@ -41,6 +40,7 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from rcccodec import atomic
 from rcccodec.errors import InputError, LimitError, OutputError
+from rcccodec.pillow_guards import check_work, silent_libraries
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 __all__ = [
@@ -62,8 +62,6 @@ __all__ = [
 
 MAX_PIXELS = 1 << 26
 MAX_SIDE = 65535
-
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else it prints what the one error line says
 
 _BAND_PIXELS = 1 << 20  # worked on at a time where that takes many bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -266,6 +264,7 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> tuple[NDArray[np.uint8
             formats = [kind for kind in _FORMATS if kind in Image.OPEN]
             with Image.open(file, formats=formats) as picture:
                 _check_size(picture.size, name, max_pixels)
+                check_work(file, picture.format or "", name)
                 if picture.format != "PNG":
                     return _decode(picture, name)
                 picture.verify()  # decoding alone overlooks checksums and a missing end
@@ -284,28 +283,6 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> tuple[NDArray[np.uint8
         except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
             cause = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{name}: unreadable image: {cause}") from error
-
-
-@contextlib.contextmanager
-def _silent_libraries() -> Iterator[None]:
-    """Keep libtiff from printing what is wrong with a file; the one line about it is ours.
-
-    It writes to the process's standard error itself, which therefore goes nowhere for as long as this lasts.
-    """
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never there
-        sys.stderr.flush()
-    try:
-        kept = os.dup(2)
-    except OSError:
-        yield
-        return
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _check_size(size: tuple[int, int], name: str, max_pixels: int) -> None:
@@ -328,7 +305,7 @@ def _decode(picture: Image.Image, name: str) -> tuple[NDArray[np.uint8], list[st
     turned = (
         _orientation(picture, []) in _UPRIGHT
     )  # Pillow turns a TIFF itself while loading, then drops the tag
-    with _silent_libraries() if picture.format == "TIFF" else contextlib.nullcontext():
+    with silent_libraries() if picture.format == "TIFF" else contextlib.nullcontext():
         picture.load()
     if deep:
         notes.append("16 bits a sample reduced to 8")

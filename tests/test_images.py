@@ -454,7 +454,7 @@ def test_what_libraries_print_of_a_damaged_file_is_kept_from_the_terminal(capfd,
         return capfd.readouterr().err
 
     assert said() == ""
-    monkeypatch.setattr(images, "_silent_libraries", contextlib.nullcontext)
+    monkeypatch.setattr(images, "silent_libraries", contextlib.nullcontext)
     assert "Decode" in said()  # the control
 
 
@@ -482,3 +482,30 @@ def test_a_transparent_picture_takes_little_more_than_its_pixels():
     finally:
         tracemalloc.stop()
     assert peak_bytes < 20 * 3000 * 2000  # with all of it in 32 bits it was 40
+
+
+def scans(count):
+    """A progressive JPEG of that many scans in all."""
+    buffer = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    more = count - data.count(b"\xff\xda")
+    return data[:-2] + (b"\xff\xda" + struct.pack(">H6B", 8, 1, 1, 0, 1, 63, 0)) * more + data[-2:]
+
+
+def comments(count):
+    return b"P2 2 2 255\n" + b"#\n" * count + b"1 2 3 4"
+
+
+@pytest.mark.parametrize(("make", "most", "what"), [(scans, 100, "scans"), (comments, 10_000, "comments")])
+def test_few_bytes_must_not_ask_for_many_passes(make, most, what):
+    images.read_image(make(most))
+    with pytest.raises(InputError, match=rf"{most + 1} {what}"):
+        images.read_image(make(most + 1))
+
+
+def test_marks_are_counted_where_parts_of_a_file_meet_and_not_among_samples(monkeypatch):
+    monkeypatch.setattr("rcccodec.pillow_guards._READ_BYTES", 7)
+    with pytest.raises(InputError, match="101 scans"):
+        images.read_image(scans(101))
+    images.read_image(b"P5 200 200 255\n" + b"#" * 40_000)
