@@ -2,13 +2,14 @@
 
     inputs       mutated and random inputs to every parser: crashes, hangs, damage that went unnoticed
     header       time and memory of the worst small files with consistent headers
+    bundles      hand-made hostile model bundles
     flips        every single bit of every golden file: is it seen?
-    golden       golden files decoded by this version and by the independent reader
+    golden       golden files decoded by this version and by a reader written from FORMAT.md alone
     kills        commands killed at every step, disks full, pipes closed, memory exhausted: files lost
-    determinism  files and pixels under other numbers of threads and other orders
     salvage      damaged archives: intact images given back
+    determinism  files and pixels under other numbers of threads, other orders and another decoder
 
-Run without a section it measures all, about an hour on one core.
+Without a section it measures all, about an hour on one core.
 """
 
 import argparse
@@ -25,12 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # fuzz/ is beside 
 
 SECTIONS = {
     "inputs": ("fuzz.inputs", "measure_inputs"),
-    "header": ("fuzz.inputs", "measure_hostile_header"),
+    "header": ("fuzz.hostile", "measure_hostile_header"),
+    "bundles": ("bundles", "measure_bundles"),
     "flips": ("golden", "measure_flips"),
     "golden": ("golden", "measure_golden"),
     "kills": ("faults", "measure_faults"),
-    "determinism": ("determinism", "measure_determinism"),
     "salvage": ("salvage", "measure_salvage"),
+    "determinism": ("determinism", "measure_determinism"),
 }
 
 

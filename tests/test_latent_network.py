@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from rcccodec.baselines.rounding import Rounding
-from rcccodec.container import MAX_RUNG
+from rcccodec.fields import MAX_RUNG
 from rcccodec.latent.network import CLASS_DISCOUNT, CODING, FIRST_NOISE, REACH, LatentNetwork
 from rcccodec.latent.spec import MAX_SLOPES, LatentSpec
 
