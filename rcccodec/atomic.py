@@ -1,17 +1,30 @@
-"""Writing results whole or not at all: a temporary file in the same folder, fsync, rename."""
+"""Writing results whole or not at all: a temporary file beside them, fsync, rename, fsync of the folder.
+
+A process that is killed leaves its temporary file, .NAME.8 hex digits.tmp, which nothing reads. It is locked
+while its process lives; so `sweep`, at the start of the next command for NAME, knows which are left over.
+"""
 
 import contextlib
 import errno
 import os
+import re
 import secrets
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rcccodec.errors import OutputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where nothing is swept
+    fcntl = None  # type: ignore[assignment]
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
+_MOST_NAME = 200  # characters of NAME that a temporary file is called after
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
@@ -60,7 +73,7 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> Non
     if target.exists() and not target.is_file():
         return  # a pipe or device, which is written to directly
     try:
-        with tempfile.TemporaryFile(dir=target.parent):
+        with tempfile.TemporaryFile(dir=target.parent, prefix=".", suffix=".tmp"):
             pass
     except OSError as error:
         raise output_error(path, error) from error
@@ -69,16 +82,19 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> Non
 def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, overwrite: bool = True) -> None:
     """Put several files into the folder ``path``, made if missing; all are on disk before the first appears.
 
+    A folder that is made appears with all of them; in one that is there they appear one after the other.
+
     Args:
         path: a folder, or a name that is free in a folder that exists.
-        files: plain file names and their contents.
+        files: plain file names and their contents, in the order in which they appear.
         overwrite: with False any of the names existing in ``path`` is an error.
 
     Raises:
         OutputError: as for `write_bytes`.
     """
     folder = Path(path)
-    staging = (folder if folder.is_dir() else folder.parent) / f".{folder.name}.{secrets.token_hex(4)}.tmp"
+    beside = folder / folder.name if folder.is_dir() else folder
+    sweep([beside])
     try:
         clashes = [name for name in files if os.path.lexists(folder / name)]
         if clashes and not overwrite:
@@ -86,18 +102,52 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, ov
         for name in clashes:
             if (folder / name).is_dir():  # found out between two renames it would leave half of the files
                 raise OutputError(f"{folder / name}: cannot write: {os.strerror(errno.EISDIR)}")
-        staging.mkdir()
-        for name, data in files.items():
-            _write_then_rename(staging / name, data, True)
-        if folder.is_dir():
-            for name in files:
-                os.replace(staging / name, folder / name)
-        else:
-            os.rename(staging, folder)
+        with _temporary(beside, Path.mkdir) as staging:
+            for name, data in files.items():
+                _write_and_sync(staging / name, data)
+            _sync_folder(staging)
+            if folder.is_dir():
+                for name in files:
+                    os.replace(staging / name, folder / name)
+                _sync_folder(folder)
+            else:
+                os.rename(staging, folder)
+                _sync_folder(folder.parent)
     except OSError as error:
         raise output_error(path, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it, as far as they are missing.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        missing = [above for above in (folder, *folder.parents) if not above.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise output_error(folder, error) from error
+    for made in missing:
+        _sync_folder(made.parent)
+
+
+def sweep(targets: Iterable[str | os.PathLike[str]]) -> None:
+    """Remove temporary files that processes left which were killed while they wrote one of ``targets``.
+
+    What a living process is writing stays, and so does all that cannot be removed.
+    """
+    if fcntl is None:
+        return
+    names: dict[Path, set[str]] = {}
+    for target in map(os.path.realpath, targets):
+        names.setdefault(Path(target).parent, set()).add(os.path.basename(target)[:_MOST_NAME])
+    for folder, wanted in names.items():
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if (match := _TEMPORARY.fullmatch(entry.name)) and match[1] in wanted:
+                    _remove_if_left(entry.path)
 
 
 def write_stdout(data: bytes) -> None:
@@ -122,33 +172,94 @@ def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
 
 
 def _write_then_rename(target: Path, data: bytes, overwrite: bool) -> None:
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with _temporary(target, lambda path: path.touch(exist_ok=False)) as temporary:
+        _write_and_sync(temporary, data)
         if overwrite:
             with contextlib.suppress(FileNotFoundError):
                 os.chmod(temporary, stat.S_IMODE(target.stat().st_mode))
             os.replace(temporary, target)
         else:
             _rename_to_free(temporary, target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        _sync_folder(target.parent)
+
+
+def _write_and_sync(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _rename_to_free(temporary: Path, target: Path) -> None:
-    """Rename unless the name was taken meanwhile; a link fails then, as does claiming it by an empty file."""
+    """Rename unless the name was taken meanwhile: a link fails then."""
     try:
         os.link(temporary, target)
     except FileExistsError:
         raise
     except OSError:  # a file system without hard links, as on memory sticks
-        with open(target, "xb"):
-            pass
-        os.replace(temporary, target)
+        if os.path.lexists(target):
+            raise FileExistsError from None
+        os.rename(temporary, target)  # to claim the name by an empty file would leave that one if killed now
+
+
+@contextlib.contextmanager
+def _temporary(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """A file or folder beside ``target`` that ``make`` makes; locked, and removed if it is still there."""
+    while True:
+        path = target.with_name(f".{target.name[:_MOST_NAME]}.{secrets.token_hex(4)}.tmp")
+        lock = None
+        try:
+            make(path)
+            lock = _lock(path, wait=True)
+            if not path.exists():  # swept before it was locked
+                continue
+            yield path
+            return
+        finally:
+            with contextlib.suppress(OSError):
+                _remove(path)
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock(path: str | os.PathLike[str], *, wait: bool) -> int | None:
+    """A descriptor whose lock ends with this process at the latest; None where that cannot be had."""
+    if fcntl is None:
+        return None
+    descriptor = None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        return descriptor
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+
+
+def _remove_if_left(path: str) -> None:
+    lock = _lock(path, wait=False)
+    if lock is not None:
+        with contextlib.suppress(OSError):
+            _remove(Path(path))
+        os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a folder's new names outlast a power cut, where the file system can do that."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _silence_stdout() -> None:

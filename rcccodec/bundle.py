@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.description import DAMAGE, printable
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, is_out_of_memory
 from rcccodec.index_code.codebook_prior import CodebookPrior, block_sums
 from rcccodec.model import (
     MAX_TILE_SIDE,
@@ -97,6 +97,8 @@ def load_model(name_or_path: str | os.PathLike[str], *, for_images: bool = True)
             return build_model(path, card, sha256)
         return _build(path, card, sha256)
     except DAMAGE as error:
+        if is_out_of_memory(error):
+            raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged model bundle ({printable(cause, 200)})") from error
 
@@ -204,7 +206,7 @@ def _prior(key: str, tensors: dict[str, Tensor], num_candidates: int) -> Codeboo
 def bundle_files(
     card: dict[str, Any], generators: list[Generator], priors: dict[str, NDArray[np.uint8]], readme: str
 ) -> dict[str, bytes]:
-    """The bundle as file names and contents, for `rcccodec.atomic.write_folder`.
+    """The bundle as file names and contents, for `rcccodec.atomic.write_folder`; model.json comes last.
 
     Args:
         card: all of model.json but version, generators and hashes. The version is 2 if a stage has ``joint``.
@@ -236,7 +238,7 @@ def bundle_files(
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = json.dumps(full, indent=1)
-    return {"model.json": text.encode(), "weights.safetensors": weights, "README.md": readme.encode()}
+    return {WEIGHTS: weights, "README.md": readme.encode(), "model.json": text.encode()}
 
 
 def rounded(generator: Generator) -> Generator:

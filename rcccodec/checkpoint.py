@@ -58,15 +58,6 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
-def _checksum(tensors: dict[str, Tensor], values: str) -> str:
-    """CRC-32 of the values' text, then of each tensor, by name: what it is and its bytes."""
-    crc = zlib.crc32(values.encode())
-    for name, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
-        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
-    return f"{crc:08x}"
-
-
 def steps_done(values: dict[str, Any], steps: int) -> int:
     """How many of ``steps`` a checkpoint's run had made; ValueError or the like where that is no number."""
     done = values["step"]
@@ -101,6 +92,15 @@ def _check_header(path: Path) -> None:
         header_bytes = int.from_bytes(file.read(8), "little")
     if header_bytes > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {header_bytes} bytes")
+
+
+def _checksum(tensors: dict[str, Tensor], values: str) -> str:
+    """CRC-32 of the values' text, then of each tensor, by name: what it is and its bytes."""
+    crc = zlib.crc32(values.encode())
+    for name, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), crc)
+    return f"{crc:08x}"
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

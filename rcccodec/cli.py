@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -22,7 +23,7 @@ from rcccodec.commands import (
     train_ntc,
     verify,
 )
-from rcccodec.errors import LimitError, RccError
+from rcccodec.errors import LimitError, RccError, is_out_of_memory
 
 
 def _say_version(context: click.Context, _option: click.Parameter, wanted: bool) -> None:
@@ -90,7 +91,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stopped if isinstance(stopped, int) else 0
     except click.UsageError as error:
         error.message = console.shown_text(error.message)
-        error.show()
+        with suppress(OSError):  # nobody can be told
+            error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", console.INTERRUPTED)
@@ -100,13 +102,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 1
     except RccError as error:
         return _fail(f"error: {error}", error.exit_code)
-    except MemoryError:
-        return _fail("error: out of memory", LimitError.exit_code)
-    except RuntimeError as error:
-        if "allocate" not in str(error):  # how torch runs out of memory on a CPU
-            return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
-        return _fail("error: out of memory", LimitError.exit_code)
-    except Exception as error:  # the last resort: a bug, still in one line
+    except Exception as error:
+        if is_out_of_memory(error):
+            return _fail("error: out of memory", LimitError.exit_code)
+        # the last resort: a bug, still in one line
         return _fail(f"error: unexpected {type(error).__name__}: {error}", 1)
 
 

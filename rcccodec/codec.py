@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -69,6 +70,7 @@ def compress(
     device: str = "cpu",
     progress: Progress | None = None,
     search: Search | None = None,
+    encode_pictures: latent_file.Encode | None = None,
 ) -> Encoded:
     """Compress one image or several into one file.
 
@@ -95,6 +97,8 @@ def compress(
         device: where candidates are made and scored.
         progress: told (done, total) candidates.
         search: what chooses the addresses; None: `rcccodec.stages.choose`.
+        encode_pictures: what codes pictures through a model of latents; None:
+            `rcccodec.latent.file.encode_pictures`.
 
     Returns:
         Encoded.
@@ -109,7 +113,7 @@ def compress(
             raise LimitError(f"index code and joint: nothing to choose for model {model.name}")
         return compress_latents(
             images, model, rung=rung, coder=coder, effort=effort, num_candidates=num_candidates, seed=seed,
-            apart=apart, device=device, progress=progress,
+            apart=apart, device=device, progress=progress, encode_pictures=encode_pictures,
         )  # fmt: skip
     if effort is not None:
         raise LimitError(f"effort: model {model.name} has none; say how many candidates")
@@ -169,6 +173,7 @@ def compress_latents(
     apart: bool | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
+    encode_pictures: latent_file.Encode | None = None,
 ) -> Encoded:
     """Compress through a model of latents; ``progress`` is told (done, total) bits.
 
@@ -184,14 +189,13 @@ def compress_latents(
         apart=apart is not False,
     )  # fmt: skip
     sources, notes = _sources(images, model.channels)
+    how: dict[str, Any] = {"device": device, "progress": progress, "encode": encode_pictures}
     if target_bits is not None:
-        made = latent_file.compress_to_bits(sources, settings, target_bits, device=device, progress=progress)
+        made = latent_file.compress_to_bits(sources, settings, target_bits, **how)
     elif target_psnr_db is not None:
-        made = latent_file.compress_to_psnr(
-            sources, settings, target_psnr_db, device=device, progress=progress
-        )
+        made = latent_file.compress_to_psnr(sources, settings, target_psnr_db, **how)
     else:
-        made = latent_file.compress(sources, settings, device=device, progress=progress)
+        made = latent_file.compress(sources, settings, **how)
     return Encoded(made.data, made.images, made.report, notes)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from rcccodec import codec
+from rcccodec.atomic import check_target, sweep
 from rcccodec.bundle import AnyModel, Model, load_model
 from rcccodec.commands import console
 from rcccodec.images import read_image, side_by_side, write_image
@@ -23,6 +24,8 @@ def run(output: str) -> None:
     Raises:
         ModelError: a shipped model is missing. OutputError: ``output`` cannot be written.
     """
+    check_target(output)
+    sweep([output])
     panels = []
     for picture, model_name in PAIRS:
         x, _ = read_image(SAMPLES / picture)

@@ -1,5 +1,14 @@
 """Every failure a user can cause, one class a kind, each with the exit code the command line gives it."""
 
+_NO_MEMORY = ("allocate", "could not create a primitive")  # torch and its oneDNN, on a CPU
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether this is how Python or torch says that memory ran out."""
+    if isinstance(error, RuntimeError):
+        return any(words in str(error) for words in _NO_MEMORY)
+    return isinstance(error, MemoryError)
+
 
 class RccError(Exception):
     """Base of all documented errors; the message is one line that names the culprit and the cause."""

@@ -278,6 +278,8 @@ def _read(file: IO[bytes], name: str, max_pixels: int) -> tuple[NDArray[np.uint8
         except UnidentifiedImageError as error:
             cause = "damaged, or not an image of a known kind" if file.seek(0, os.SEEK_END) else "empty"
             raise InputError(f"{name}: {cause}") from error
+        except MemoryError as error:  # of a machine too small, or of bytes that ask for too much
+            raise LimitError(f"{name}: not enough memory to read it") from error
         except Exception as error:  # Pillow's readers raise almost anything on damaged bytes
             cause = " ".join(str(error).split()) or type(error).__name__
             raise InputError(f"{name}: unreadable image: {cause}") from error

@@ -11,8 +11,8 @@ import hashlib
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 import rcccodec
-from rcccodec.atomic import output_error, write_bytes
+from rcccodec.atomic import make_folder, write_bytes
 from rcccodec.bundle import load_model
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, OutputError
 from rcccodec.jobs import run_jobs
 from rcccodec.layout import group_images
 from rcccodec.proposals.generator import GeneratorProposal
@@ -34,6 +34,7 @@ Chosen = tuple[list[np.ndarray], float]  # int64 addresses per stage, certified 
 
 PART_BLOCKS = 1 << 15  # about as many at most: smaller parts make an interruption cheap and the search dear
 LEAST_BLOCKS = 1 << 10  # that are worth a process: below, making the candidates is most of the work
+_HASH_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -141,32 +142,79 @@ class _Task:
 
 
 def _search_task(task: _Task) -> tuple[int, Chosen]:
-    model = _loaded(task.model)
-    if model.sha256 != task.settings["model"]:
-        raise ModelError(f"{task.model}: changed while it was in use")
+    model = model_of_task(task.model, task.settings["model"])
     settings = Settings(**{**task.settings, "model": model})
     decoders = [stage.proposal() for stage in settings.step.stages]
     return task.number, choose(task.sources, task.counts, settings, decoders, task.device, None)
 
 
+def model_of_task(name: str, sha256: str) -> Any:
+    """The model of a task, loaded once for all tasks of a process.
+
+    Raises:
+        ModelError: it has another hash than in the process that gave the task; else as `load_model`.
+    """
+    model = _loaded(name)
+    if model.sha256 != sha256:
+        raise ModelError(f"{name}: changed while it was in use")
+    return model
+
+
 _loaded = lru_cache(maxsize=1)(load_model)
 
 
-def _name(sources: Sequence[np.ndarray], settings: Settings) -> str:
-    asked = f"{rcccodec.__version__} {settings.model.sha256} {settings.header()} {settings.apart}"
-    hashed = hashlib.sha256(asked.encode())
+def hash_pictures(made_by: str, sources: Sequence[np.ndarray]) -> str:
+    """SHA-256 of pictures and of all else that a part depends on: its name."""
+    hashed = hashlib.sha256(made_by.encode())
     for x in sources:
         hashed.update(f"{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return f"{hashed.hexdigest()}.npz"
+    return hashed.hexdigest()
+
+
+def read_part(file: Path) -> bytes | None:
+    """What `write_part` put there, or None if it is not there whole."""
+    try:
+        kept = file.read_bytes()
+    except OSError:
+        return None
+    content = kept[_HASH_BYTES:]
+    return content if kept[:_HASH_BYTES] == _seal(file, content) else None
+
+
+def write_part(file: Path, content: bytes) -> None:
+    """Keep a finished part, behind a hash of it and of its name, in a folder that is made if missing.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    make_folder(file.parent)
+    try:
+        write_bytes(file, _seal(file, content) + content)
+    except OutputError:
+        with suppress(OSError):
+            file.parent.rmdir()  # if this is the first
+        raise
+
+
+def _seal(file: Path, content: bytes) -> bytes:
+    return hashlib.sha256(f"{file.name}\n".encode() + content).digest()
+
+
+def _name(sources: Sequence[np.ndarray], settings: Settings) -> str:
+    made_by = f"{rcccodec.__version__} {settings.model.sha256} {settings.header()} {settings.apart}"
+    return f"{hash_pictures(made_by, sources)}.npz"
 
 
 def _load(file: Path, part: Part) -> Chosen | None:
     """A part that was kept, or None if it is not there whole."""
+    content = read_part(file)
+    if content is None:
+        return None
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(content), allow_pickle=False) as kept:
             addresses = [kept[f"stage{s}"] for s in range(len(kept.files) - 1)]
             certified = float(kept["certified"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # kept by another program
         return None
     sizes = [sum(stage) for stage in zip(*part.counts, strict=True)]
     fits = [one.dtype == np.int64 and one.shape == (n,) for one, n in zip(addresses, sizes, strict=False)]
@@ -177,8 +225,4 @@ def _save(file: Path, chosen: Chosen) -> None:
     addresses, certified = chosen
     content = io.BytesIO()
     np.savez(content, certified=certified, **{f"stage{s}": one for s, one in enumerate(addresses)})
-    try:
-        file.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise output_error(file.parent, error) from error
-    write_bytes(file, content.getvalue())
+    write_part(file, content.getvalue())

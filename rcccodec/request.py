@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from rcccodec.bundle import AnyModel
     from rcccodec.codec import Encoded
+    from rcccodec.latent.file import Encode
     from rcccodec.stages import Progress, Search
 
 
@@ -71,6 +72,7 @@ class Request:
         *,
         progress: Callable[[], AbstractContextManager["Progress | None"]] = nullcontext,
         search: "Search | None" = None,
+        encode_pictures: "Encode | None" = None,
     ) -> "Encoded":
         """Compress the images into one file, at the rung that meets the request.
 
@@ -78,7 +80,7 @@ class Request:
             images: as `rcccodec.codec.compress` takes them.
             model: loaded from ``self.model``.
             progress: makes what is told (done, total) candidates, or bits, of one rung.
-            search: see `rcccodec.codec.compress`.
+            search, encode_pictures: see `rcccodec.codec.compress`.
 
         Raises:
             LimitError: a target is out of reach; else as `rcccodec.codec.compress`.
@@ -109,6 +111,7 @@ class Request:
                     apart=self.apart,
                     device=self.device,
                     progress=told,
+                    encode_pictures=encode_pictures,
                 )
         rates_bpp = [rung.rate_bpp for rung in model.rungs]
 
@@ -128,6 +131,7 @@ class Request:
                     device=self.device,
                     progress=told,
                     search=search,
+                    encode_pictures=encode_pictures,
                 )
 
         if target_bits is not None:

@@ -126,14 +126,14 @@ def test_a_folder_is_made_or_filled(tmp_path: Path):
 
 
 def test_a_folder_is_not_made_when_one_file_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write = atomic._write_then_rename
+    write = atomic._write_and_sync
 
-    def second_fails(path: Path, data: bytes, overwrite: bool) -> None:
+    def second_fails(path: Path, data: bytes) -> None:
         if path.name == "b":
             raise OSError(errno.ENOSPC, "disk full")
-        write(path, data, overwrite)
+        write(path, data)
 
-    monkeypatch.setattr(atomic, "_write_then_rename", second_fails)
+    monkeypatch.setattr(atomic, "_write_and_sync", second_fails)
     with pytest.raises(OutputError):
         atomic.write_folder(tmp_path / "pictures", {"a": b"1", "b": b"2"})
     assert names(tmp_path) == []
@@ -197,3 +197,159 @@ def test_a_folder_that_takes_no_files_is_found_early(tmp_path: Path, monkeypatch
     os.mkfifo(tmp_path / "pipe")
     atomic.check_target(tmp_path / "pipe")  # a pipe or device needs no new file
     assert names(tmp_path) == ["pipe"]
+
+
+def test_what_was_renamed_is_on_disk_before_a_writer_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    calls: list[tuple[str, str]] = []
+    sync, replace, rename = os.fsync, os.replace, os.rename
+
+    def noted(descriptor: int) -> None:
+        calls.append(("sync", os.readlink(f"/proc/self/fd/{descriptor}")))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append(("rename", str(b))), replace(a, b)))
+    monkeypatch.setattr(os, "rename", lambda a, b: (calls.append(("rename", str(b))), rename(a, b)))
+    atomic.write_bytes(tmp_path / "out", b"x")
+    (content, written), *rest = calls
+    assert content == "sync"
+    assert written.endswith(".tmp")
+    assert rest == [("rename", str(tmp_path / "out")), ("sync", str(tmp_path))]
+    calls.clear()
+    atomic.write_folder(tmp_path / "new", {"a": b"1", "b": b"2"})
+    assert [what for what, _ in calls] == ["sync"] * 3 + [
+        "rename",
+        "sync",
+    ]  # two files and their folder first
+    assert calls[-2:] == [("rename", str(tmp_path / "new")), ("sync", str(tmp_path))]
+    calls.clear()
+    atomic.make_folder(tmp_path / "x" / "y")
+    assert calls == [("sync", str(tmp_path / "x")), ("sync", str(tmp_path))]
+    calls.clear()
+    atomic.make_folder(tmp_path / "x" / "y")
+    assert calls == []
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sync = os.fsync
+
+    def files_only(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", files_only)
+    atomic.write_bytes(tmp_path / "out", b"x")
+    assert (tmp_path / "out").read_bytes() == b"x"
+
+
+def test_files_appear_in_a_folder_in_the_order_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    renamed: list[str] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (renamed.append(Path(b).name), replace(a, b)))
+    atomic.write_folder(tmp_path, {"weights": b"1", "card": b"2", "about": b"3"})
+    assert renamed == ["weights", "card", "about"]
+
+
+def test_no_overwrite_without_hard_links_leaves_no_empty_file_when_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "rename", stop)
+    with pytest.raises(KeyboardInterrupt):
+        atomic.write_bytes(tmp_path / "out", b"one", overwrite=False)
+    assert names(tmp_path) == []
+
+
+def left_over(tmp_path: Path) -> list[Path]:
+    """What a process that was killed leaves of a file and of a folder called out."""
+    file, folder = tmp_path / ".out.0123abcd.tmp", tmp_path / ".out.4567cdef.tmp"
+    file.write_bytes(b"half")
+    folder.mkdir()
+    (folder / "0000.png").write_bytes(b"whole")
+    return [file, folder]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path):
+    left_over(tmp_path)
+    atomic.sweep([tmp_path / "out", tmp_path / "nowhere" / "out"])
+    assert names(tmp_path) == []
+
+
+def test_nothing_else_is_swept(tmp_path: Path):
+    kept = [
+        "out",
+        ".other.0123abcd.tmp",
+        ".out.0123abcg.tmp",
+        ".out.0123abcd.tmpx",
+        "out.0123abcd.tmp",
+        ".out.tmp",
+    ]
+    for name in kept:
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "out.d").mkdir()
+    (tmp_path / ".out.89abcdef.tmp").symlink_to("out.d")  # none of ours: we make no links
+    atomic.sweep([tmp_path / "out"])
+    assert names(tmp_path) == sorted([*kept, "out.d", ".out.89abcdef.tmp"])
+
+
+def test_what_a_living_process_writes_is_not_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    sync = os.fsync
+
+    def swept_meanwhile(descriptor: int) -> None:
+        sync(descriptor)
+        atomic.sweep([tmp_path / "out"])
+
+    monkeypatch.setattr(os, "fsync", swept_meanwhile)
+    atomic.write_bytes(tmp_path / "out", b"x")
+    atomic.write_bytes(tmp_path / "out", b"y")
+    assert (tmp_path / "out").read_bytes() == b"y"
+    os.unlink(tmp_path / "out")
+    atomic.write_folder(tmp_path / "out", {"a": b"1", "b": b"2"})
+    assert names(tmp_path / "out") == ["a", "b"]
+    atomic.write_folder(tmp_path / "out", {"a": b"3"})
+    assert names(tmp_path / "out") == ["a", "b"]
+
+
+def test_without_locks_a_sweep_would_end_a_living_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(atomic, "_lock", lambda path, wait: os.open(path, os.O_RDONLY))
+    sync = os.fsync
+
+    def swept_meanwhile(descriptor: int) -> None:
+        sync(descriptor)
+        atomic.sweep([tmp_path / "out"])
+
+    monkeypatch.setattr(os, "fsync", swept_meanwhile)
+    with pytest.raises(OutputError):
+        atomic.write_bytes(tmp_path / "out", b"x")
+
+
+def test_a_file_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lock, swept = atomic._lock, []
+
+    def late(path: Path, *, wait: bool) -> int | None:
+        if wait and not swept:
+            swept.append(path)
+            atomic.sweep([tmp_path / "out"])
+        return lock(path, wait=wait)
+
+    monkeypatch.setattr(atomic, "_lock", late)
+    atomic.write_bytes(tmp_path / "out", b"x")
+    assert len(swept) == 1
+    assert names(tmp_path) == ["out"]
+
+
+def test_where_there_are_no_locks_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(atomic, "fcntl", None)
+    left = left_over(tmp_path)
+    atomic.sweep([tmp_path / "out"])
+    atomic.write_bytes(tmp_path / "out", b"x")
+    assert names(tmp_path) == sorted([*(path.name for path in left), "out"])

@@ -177,7 +177,7 @@ made = codec.compress(x, model)
 print(codec.decompress(made.data, model)[0].shape)
 distances._CHUNK_VALUES_CPU = remake._VALUES_AT_ONCE = 1 << 40
 try:
-    codec.compress(x, model)
+    codec.compress(x, model, num_candidates=4096)
     print("the limit does not bite")
 except (RuntimeError, MemoryError):
     print("control")

@@ -88,13 +88,13 @@ def test_a_region_is_the_crop_of_the_whole_image(whole: np.ndarray, rcc, region:
 
 
 def test_a_region_reads_no_more_tiles_than_it_needs(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
-    from rcccodec.latent import codec as latent_codec
+    from rcccodec.latent import bands
 
     Image.fromarray(smooth_picture(300, 600, 7)).save("in.png")
     assert rcc("compress", "in.png", "-o", "in.rcc", *FAST)[0] == 0
     made = []
-    tile_latents = latent_codec.tile_latents
-    monkeypatch.setattr(latent_codec, "tile_latents", lambda *a: made.append(1) or tile_latents(*a))
+    tile_latents = bands.tile_latents
+    monkeypatch.setattr(bands, "tile_latents", lambda *a: made.append(1) or tile_latents(*a))
     data = Path("in.rcc").read_bytes()
     codec.decompress(data, region=(10, 10, 40, 40))
     assert len(made) == 4, "the tile and those around it"

@@ -164,7 +164,8 @@ def _one(value: float) -> Callable[[Tensor], Tensor]:
         ("network.noise_bias", lambda t: t.T),
         ("network.log_gain", lambda t: _one(1e300)(t.double())),
         ("centre", lambda t: _one(1e300)(t.double())),
-        ("centre", _one(float("inf"))), ("log_scale", _one(float("nan"))), ("log_scale", _one(21.0)),
+        ("centre", _one(float("inf"))), ("centre", lambda t: _one(7e4)(t.float())),
+        ("log_scale", _one(float("nan"))), ("log_scale", _one(21.0)),
         ("log_scale", _one(-21.0)), ("centre", lambda t: t[:, :-1]), ("log_scale", lambda t: t[:1]),
         ("rates_millibits", _one(-1)), ("rates_millibits", _one(MAX_RATE_MILLIBITS + 1)),
         ("rates_millibits", lambda t: t.long()), ("rates_millibits", lambda t: t.float()),
@@ -180,9 +181,10 @@ def test_a_damaged_tensor_is_refused(folder: Path, name: str, change: Callable[[
 
 
 def test_latents_that_overflow_are_the_model_s_fault(folder: Path) -> None:
-    tamper(folder, _set("network.log_gain", lambda t: torch.full_like(t, 60_000)))
-    with pytest.raises(ModelError, match="not finite"):
-        codec.compress(smooth_picture(20, 20, 1), load_model(folder))
+    for gain in (60_000, 60):  # beyond all numbers, and such as only its square is
+        tamper(folder, _set("network.log_gain", lambda t, gain=gain: torch.full_like(t, gain)))
+        with pytest.raises(ModelError, match="not finite"):
+            codec.compress(smooth_picture(20, 20, 1), load_model(folder))
 
 
 @pytest.mark.parametrize(

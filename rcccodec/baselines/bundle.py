@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcccodec.description import DAMAGE, MAX_JSON_BYTES, parse_json, printable
-from rcccodec.errors import ModelError
+from rcccodec.errors import ModelError, is_out_of_memory
 from rcccodec.model_search import descriptions, model_folders, read_bounded, read_weights
 from rcccodec.stored_tensors import parse_tensors
 
@@ -70,7 +70,7 @@ def bundle_files(
         "spec": network.spec.to_json(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode(), WEIGHTS: weights}
+    return {WEIGHTS: weights, DESCRIPTION: (json.dumps(described, indent=1) + "\n").encode()}
 
 
 def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
@@ -91,6 +91,8 @@ def load_bundle(name_or_path: str | os.PathLike[str]) -> Bundle:
     try:
         return _build(path, card, hashlib.sha256(data).hexdigest())
     except DAMAGE as error:
+        if is_out_of_memory(error):
+            raise
         cause = " ".join(f"{type(error).__name__}: {error}".split())
         raise ModelError(f"{path}: damaged baseline ({printable(cause, 200)})") from error
 

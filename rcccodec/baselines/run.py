@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcccodec.atomic import output_error, write_folder
+from rcccodec.atomic import make_folder, sweep, write_folder
 from rcccodec.baselines.baseline import DEFAULT_SEARCH_PASSES
 from rcccodec.baselines.bundle import DESCRIPTION, bundle_files
 from rcccodec.baselines.card import write_card
@@ -162,11 +162,9 @@ def train_baseline(
     """
     x = load_items(run, "train", data_root)
     held_out = load_items(run, "test", data_root)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(output, error) from error
+    make_folder(output)
     checkpoint = output / CHECKPOINT
+    sweep([checkpoint])
     trained = train(
         x, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
         report=report, stop=stop, start_from=run.start_from,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from rcccodec.atomic import check_target, write_bytes
+from rcccodec.atomic import check_target, sweep, write_bytes
 from rcccodec.commands import console
 
 PLOT_ENDINGS = (".png", ".svg")
@@ -123,6 +123,7 @@ def bench(
         raise click.UsageError(f"--plot {plot_path}: the name must end in {' or '.join(PLOT_ENDINGS)}")
     for path in filter(None, (json_path, plot_path, report_path)):
         check_target(path)
+        sweep([path])
 
     from rcccodec.comparison import figure, html_report, results, run, table
     from rcccodec.comparison.image_set import EMBEDDED, load_image_set

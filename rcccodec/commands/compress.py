@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from rcccodec.atomic import check_target
+from rcccodec.atomic import check_target, sweep
 from rcccodec.commands import console
+from rcccodec.errors import LimitError
 
 if TYPE_CHECKING:
     from rcccodec.codec import Encoded
@@ -130,8 +131,8 @@ def compress(
 
     INPUT may be one folder: all images below it, sorted by path, make one archive; one that cannot be read
     ends it with exit code 3, and nothing is written. Interrupted, the same command goes on: finished parts
-    of the search, up to about 32768 blocks each, lie in .OUT.parts beside OUT until the end, and only what
-    is smaller than one part begins anew.
+    of the search (single pictures for a model of latents, else up to about 32768 blocks each) lie in
+    .OUT.parts beside OUT until the end, and only what is smaller than one part begins anew.
 
     Where OUT is a folder, each image makes a file of its own: b.png OUT/b.rcc, and a/b.png below an INPUT
     folder OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the same command goes on: it keeps what
@@ -147,8 +148,7 @@ def compress(
       steps  1/16   1/8   1/4   1/2     1     2     4     8    16
 
     The file's size does not depend on L, its quality does: each level gains less than the one before.
-    Decoding takes no longer. Such models make an archive in one process, whatever --jobs says, and begin
-    it anew after an interruption; a folder OUT has neither limit.
+    Decoding takes no longer.
 
     torchrun --nproc-per-node 2 -m rcccodec compress ... makes one file with two processes (or GPUs) that
     share the candidates of every search. The file is the same. (Models of latents gain nothing by it.)
@@ -175,6 +175,7 @@ def compress(
         raise click.UsageError("several INPUTs of one name for a folder OUT: compress them one by one")
     if output != console.STANDARD_STREAM and not mirrors:
         check_target(output, overwrite=not no_overwrite)
+        sweep([output])
 
     from rcccodec.folder import PICTURES, list_files
     from rcccodec.jobs import count_jobs
@@ -207,6 +208,7 @@ def compress(
     images = _read_images(inputs, quiet)
 
     from rcccodec.bundle import Model, load_model
+    from rcccodec.latent.parts import encode_in_parts
     from rcccodec.latent.report import LatentReport
     from rcccodec.parts import choose_in_parts
     from rcccodec.ranks import joined, shared_search
@@ -220,12 +222,17 @@ def compress(
         keep = None
         if folder is not None and not to_stderr and ranks.size == 1:
             keep = Path(output).with_name(f".{Path(output).name}.parts")
-        encoded = request().encode(
-            images,
-            bundle,
-            progress=partial(console.progress_bar, "compress", quiet, unit=unit),
-            search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
-        )
+        try:
+            encoded = request().encode(
+                images,
+                bundle,
+                progress=partial(console.progress_bar, "compress", quiet, unit=unit),
+                search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
+                encode_pictures=partial(encode_in_parts, model=model, jobs=processes, keep=keep),
+            )
+        except LimitError:  # as it will be the next time
+            _forget(keep)
+            raise
     if not ranks.is_first:
         return
     for note in encoded.notes:
@@ -237,8 +244,7 @@ def compress(
             quiet,
         )
     console.write_output(output, encoded.data, not no_overwrite)
-    if keep is not None:
-        shutil.rmtree(keep, ignore_errors=True)
+    _forget(keep)
     if as_json:
         console.say(json.dumps(report.as_json(), indent=2), to_stderr=to_stderr)
     elif not quiet:
@@ -247,6 +253,11 @@ def compress(
         else:
             text = _summary(encoded, bundle.name, coder or "mincost", output)
         console.say(text, to_stderr=to_stderr)
+
+
+def _forget(parts: Path | None) -> None:
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
 
 
 def _read_images(inputs: tuple[str, ...], quiet: bool) -> list:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rcccodec.atomic import check_target, output_error, write_bytes
+from rcccodec.atomic import check_target, make_folder, sweep, write_bytes
 from rcccodec.commands import console
 from rcccodec.errors import InputError, LimitError, OutputError
 from rcccodec.folder import JOURNAL, Journal, mirrored
@@ -85,6 +85,7 @@ def compress_folder(
     if taken and not overwrite:
         raise OutputError(f"{output / taken[0]}: exists already and --no-overwrite was given")
     _check_place(output)
+    sweep(output / file for file in (*files.values(), JOURNAL))
     if missing:
         request.check(_model(request.model))
     kept = len(reports)
@@ -99,7 +100,7 @@ def compress_folder(
                 console.remark(f"error: {made.error}", quiet=False)
                 failures.append(made.error)
             else:
-                _make_folders((output / made.file).parent)
+                make_folder((output / made.file).parent)
                 if len(reports) == kept:
                     journal.begin()
                 journal.add(made.file, made.source_hash, asked, made.data, made.report)
@@ -128,13 +129,6 @@ def _check_place(output: Path) -> None:
     while not os.path.lexists(place):
         place = place.parent
     check_target(place / JOURNAL)
-
-
-def _make_folders(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
 
 
 def _make(task: _Task) -> _Made:

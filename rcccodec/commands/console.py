@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 import click
@@ -61,9 +61,10 @@ def say(text: str, *, to_stderr: bool = False) -> None:
 
 
 def remark(text: str, quiet: bool) -> None:
-    """Print one line beside the results, on standard error."""
+    """Print one line beside the results, on standard error; that nobody can be told is no failure."""
     if not quiet:
-        click.echo(f"rcc: {shown_text(' '.join(text.split()))}", err=True)
+        with suppress(OSError):
+            click.echo(f"rcc: {shown_text(' '.join(text.split()))}", err=True)
 
 
 def shown_text(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rcccodec.atomic import sweep
 from rcccodec.commands import console
 from rcccodec.errors import FormatError, OutputError
 
@@ -94,6 +95,8 @@ def decompress(
     """
     if keep_going and (region is not None or partial):
         raise click.UsageError("--keep-going is for archives, --region and --partial are for one image")
+    if output != console.STANDARD_STREAM:
+        sweep([output])
     if os.path.isdir(source):
         if output == console.STANDARD_STREAM:
             raise click.UsageError("a folder cannot go to standard output: name a folder with -o")

@@ -24,7 +24,7 @@ def decompress_folder(
         OutputError: at once. The kind of the first file's failure: at the end.
     """
     from rcccodec import container
-    from rcccodec.atomic import output_error
+    from rcccodec.atomic import make_folder, sweep
     from rcccodec.folder import list_files
 
     names = list_files(source, [".rcc"])
@@ -46,13 +46,11 @@ def decompress_folder(
         if count > 1:
             archives.add(name)
     targets = _targets(names, archives)
+    sweep(output / target for target in targets.values())
     for name in readable:
         try:
             target = output / targets[name]
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise output_error(target.parent, error) from error
+            make_folder(target.parent)
             end = os.sep if name in archives else ""
             if keep_going:
                 decompress_intact(str(source / name), f"{target}{end}", model, max_pixels, overwrite, True)

@@ -180,13 +180,14 @@ def samples(
     import numpy as np
 
     from rcccodec import codec, ladder
-    from rcccodec.atomic import check_target, write_stdout
+    from rcccodec.atomic import check_target, sweep, write_stdout
     from rcccodec.bundle import load_model
     from rcccodec.images import check_ending, image_bytes, write_image
 
     if output != console.STANDARD_STREAM:
         check_ending(output)
         check_target(output, overwrite=not no_overwrite)
+        sweep([output])
     bundle = load_model(model)
     rung = None if beta is None else ladder.rung_of_slope([r.beta for r in bundle.rungs], beta)
     tiles = codec.draw_samples(bundle, rung, count, seed)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rcccodec.atomic import check_target, output_error, write_bytes
+from rcccodec.atomic import check_target, make_folder, sweep, write_bytes
 from rcccodec.commands import console
 from rcccodec.errors import InputError, LimitError
 from rcccodec.rd.settings import Settings, describe, with_setting
@@ -130,6 +130,7 @@ def rd(
         raise click.UsageError("--json and --plot name the same file")
     for path in filter(None, (json_path, plot_path)):
         check_target(path)
+        sweep([path])
     settings = Settings()
     try:
         slopes = parse_slopes(slopes_text)
@@ -304,10 +305,7 @@ def _checkpoints(json_path: Path | None, fresh: bool) -> Iterator[Path]:
     folder = json_path.with_name(f"{json_path.name}.checkpoints")
     if fresh:
         _remove_checkpoints(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(folder, error) from error
+    make_folder(folder)
     try:
         yield folder
     except BaseException:
@@ -319,8 +317,9 @@ def _checkpoints(json_path: Path | None, fresh: bool) -> Iterator[Path]:
 
 def _remove_checkpoints(folder: Path) -> None:
     """What this command saved; a foreign file keeps the folder."""
-    for path in folder.glob("*.safetensors"):
-        path.unlink(missing_ok=True)
+    for pattern in ("*.safetensors", ".*.safetensors.*.tmp"):  # the second: left by a process that was killed
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 

@@ -55,7 +55,10 @@ def read_picture(
     top, left, height, width = region or (0, 0, *size)
     pixels = np.empty((height, width, 3), np.uint8)  # no memory before it is written to
     step = TILE * max(1, BAND_POSITIONS // (TILE * columns))
-    y, start = torch.empty(model.spec.latent_dim, 0, columns), 0  # latents of rows from ``start`` on
+    y, start = (
+        torch.empty(model.spec.latent_dim, 0, columns, dtype=torch.float32),
+        0,
+    )  # latents of rows from ``start`` on
     for first in range(0, rows, step):
         last = min(first + step, rows)
         begin, end = max(0, first - TILE), min(last + TILE, rows)
@@ -88,7 +91,7 @@ class _Tiles:
             with one_thread():
                 y = prior.mean()[:, None, None].repeat(1, last - first, columns)
         else:
-            y = torch.zeros(self.model.spec.latent_dim, last - first, columns)
+            y = torch.zeros(self.model.spec.latent_dim, last - first, columns, dtype=torch.float32)
         for top, left, height, width in tiles_of(last - first, columns):
             if self._has_ended:
                 break

@@ -36,6 +36,7 @@ from rcccodec.latent.windows import analyse, synthesise, tiles_of
 from rcccodec.threads import Tell, each_alone, one_thread
 
 TILES_AT_ONCE = 24  # searched together
+MAX_MEAN = 1e9  # of a latent: its square times the steepest precision is still a float32
 
 Progress = Callable[[int, int], None]
 
@@ -76,8 +77,8 @@ def analyse_picture(model: LatentModel, x: NDArray[np.uint8], slope: int) -> Lat
     Raises: ModelError: weights so large that latents overflow.
     """
     mean, log_noise = analyse(model.network, torch.from_numpy(np.require(x, requirements="CW")), slope)
-    if not (mean.isfinite().all() and log_noise.isfinite().all()):
-        raise ModelError(f"model {model.name}: its latents of this image are not finite")
+    if not (mean.abs().max() < MAX_MEAN and log_noise.isfinite().all()):
+        raise ModelError(f"model {model.name}: its latents of this image are not finite, or too large")
     prior = model.priors[slope]
 
     def cheapest(place: tuple[int, int, int, int], _tell: Tell) -> NDArray[np.int64]:

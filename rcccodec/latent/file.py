@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,6 +43,8 @@ LEAST_GAIN, MOST_GAIN = 0.4, 1.6
 _GREY_AT_ONCE = 1 << 20  # pixels
 TARGET_STEPS = 6  # of a search for a gain that reaches a quality
 _TILE = (TILE * LATENT_STRIDE, TILE * LATENT_STRIDE)
+
+Encode = Callable[..., list[Coded]]  # what `encode_pictures` is, or does the same
 
 
 @dataclass(frozen=True)
@@ -142,10 +144,10 @@ def compress(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
+    encode: Encode | None = None,
 ) -> LatentFile:
-    """One file of uint8 images (h, w) or (h, w, 3)."""
-    start_s = time.perf_counter()
-    return _write(sources, [_analyse(x, settings) for x in sources], settings, start_s, device, progress)
+    """One file of uint8 images (h, w) or (h, w, 3); ``encode``: None is `encode_pictures`."""
+    return _write(sources, None, settings, time.perf_counter(), device, progress, encode)
 
 
 def compress_to_bits(
@@ -155,6 +157,7 @@ def compress_to_bits(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
+    encode: Encode | None = None,
 ) -> LatentFile:
     """The largest file of at most ``target_bits``, known before the search: the slope nearest, and its gain.
 
@@ -187,7 +190,7 @@ def compress_to_bits(
         middle = (low + high) / 2
         fits = 8 * _size(sources, latents, replace(at_slope, gain=middle)) <= target_bits
         low, high = (middle, high) if fits else (low, middle)
-    return _write(sources, latents, replace(at_slope, gain=low), start_s, device, progress)
+    return _write(sources, latents, replace(at_slope, gain=low), start_s, device, progress, encode)
 
 
 def compress_to_psnr(
@@ -197,6 +200,7 @@ def compress_to_psnr(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
+    encode: Encode | None = None,
 ) -> LatentFile:
     """About the smallest file that reaches ``target_db``: the lowest slope that can, at the least gain.
 
@@ -209,7 +213,7 @@ def compress_to_psnr(
         return math.inf if file.report.psnr_db is None else file.report.psnr_db
 
     def at(gain: float) -> LatentFile:
-        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, progress)
+        return _write(sources, latents, replace(at_slope, gain=gain), start_s, device, progress, encode)
 
     best_db = -math.inf
     for slope in range(len(settings.model.spec.betas)):
@@ -235,6 +239,41 @@ def compress_to_psnr(
     raise LimitError(f"target of {target_db:g} dB: the best this model reaches on it is {best_db:.2f} dB")
 
 
+def encode_pictures(
+    sources: Sequence[NDArray[np.uint8]],
+    latents: Sequence[Latents] | None,
+    settings: LatentSettings,
+    device: str,
+    progress: Progress | None,
+) -> list[Coded]:
+    """Search every picture, in order.
+
+    Args:
+        latents: of every picture, at the slope of ``settings``; None: not made yet.
+        progress: told (bits done, bits in all), as far as they are known.
+    """
+    coded: list[Coded] = []
+    for number, x in enumerate(sources):
+        told = None if progress is None else _share(progress, number, len(sources))
+        given = None if latents is None else latents[number]
+        coded.append(encode_picture(x, given, settings, device, told))
+    return coded
+
+
+def encode_picture(
+    x: NDArray[np.uint8],
+    latents: Latents | None,
+    settings: LatentSettings,
+    device: str,
+    progress: Progress | None,
+) -> Coded:
+    """Search one picture; see `encode_pictures`."""
+    return codec.encode_picture(
+        settings.model, latents or _analyse(x, settings), settings.channel, gain=settings.gain, device=device,
+        progress=progress,
+    )  # fmt: skip
+
+
 def _analyse(x: NDArray[np.uint8], settings: LatentSettings) -> Latents:
     return codec.analyse_picture(settings.model, to_channels(x, 3)[0], settings.slope)
 
@@ -253,20 +292,14 @@ def _size(sources: Sequence[NDArray[np.uint8]], latents: list[Latents], settings
 
 def _write(
     sources: Sequence[NDArray[np.uint8]],
-    latents: list[Latents],
+    latents: list[Latents] | None,
     settings: LatentSettings,
     start_s: float,
     device: str,
     progress: Progress | None,
+    encode: Encode | None,
 ) -> LatentFile:
-    coded: list[Coded] = []
-    for x_latents in latents:
-        told = None if progress is None else _share(progress, len(coded), len(latents))
-        coded.append(
-            codec.encode_picture(
-                settings.model, x_latents, settings.channel, gain=settings.gain, device=device, progress=told
-            )
-        )
+    coded = (encode or encode_pictures)(sources, latents, settings, device, progress)
     groups, first = [], 0
     for layout in group_images(sources, _TILE, apart=settings.apart):
         payload = b"".join(one.data for one in coded[first : first + layout.count])

@@ -33,7 +33,7 @@ from rcccodec.threads import one_thread
 WEIGHTS = "weights.safetensors"
 MAX_WEIGHTS_BYTES = 1 << 26
 MAX_RATE_MILLIBITS = 64_000
-MAX_LOG_SCALE = 20.0
+MAX_LOG_SCALE, MAX_CENTRE = 20.0, 65504.0  # float16's largest: what a bundle of ours holds
 _PRIOR_FIELDS = ("centre", "log_scale", "rates_millibits", "left", "up")
 
 
@@ -87,7 +87,7 @@ def assemble(network: LatentNetwork, tables: dict[str, Tensor]) -> LatentModel:
 
 
 def bundle_files(card: dict[str, Any], model: LatentModel, tables: dict[str, Tensor]) -> dict[str, bytes]:
-    """The bundle but its card, as file names and contents.
+    """The bundle but its card, as file names and contents; model.json, which makes it one, comes last.
 
     Args:
         card: all of model.json but version, kind, spec and hash.
@@ -112,7 +112,7 @@ def bundle_files(card: dict[str, Any], model: LatentModel, tables: dict[str, Ten
         "spec": model.spec.to_json(),
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
-    return {"model.json": json.dumps(full, indent=1).encode(), WEIGHTS: weights}
+    return {WEIGHTS: weights, "model.json": json.dumps(full, indent=1).encode()}
 
 
 def coding_tensors(network: LatentNetwork) -> dict[str, Tensor]:
@@ -182,8 +182,11 @@ def _prior(spec: LatentSpec, tensors: dict[str, Tensor], slope: int) -> SlopePri
     log_scale = tensors["log_scale"][slope].float()
     if float(log_scale.abs().max()) > MAX_LOG_SCALE:
         raise ValueError("scales out of bounds")
+    centre = tensors["centre"][slope].float()
+    if float(centre.abs().max()) > MAX_CENTRE:
+        raise ValueError("centres out of bounds")
     code = ClassCode(tensors["left"][slope].numpy(), tensors["up"][slope].numpy())
-    return SlopePrior(tensors["centre"][slope].float(), log_scale.exp(), rates.numpy().astype("int64"), code)
+    return SlopePrior(centre, log_scale.exp(), rates.numpy().astype("int64"), code)
 
 
 def _whole(value: object, low: int, high: int) -> int:

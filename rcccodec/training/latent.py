@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rcccodec.atomic import output_error, write_folder
+from rcccodec.atomic import make_folder, sweep, write_folder
 from rcccodec.baselines.run import CHECKPOINT, steps_for
 from rcccodec.baselines.training import NtcPlan, Progress, is_latent, plan_values, train
 from rcccodec.errors import InputError
@@ -121,11 +121,9 @@ def train_latent(
     crops = source_blocks(source, spec.shape[:2], channels=3, count=CROPS)[0]
     pictures = _tiles(run.source, "train", TABLE_PICTURES, data_root)
     held_out = _tiles(run.source, "test", HELD_OUT_PICTURES, data_root)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(output, error) from error
+    make_folder(output)
     checkpoint = output / CHECKPOINT
+    sweep([checkpoint])
     trained = train(
         crops, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
         report=report, stop=stop, start_from=run.start_from,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.atomic import output_error, write_folder
+from rcccodec.atomic import make_folder, sweep, write_folder
 from rcccodec.bundle import bundle_files, rounded
 from rcccodec.channel.search import select_channel
 from rcccodec.distortion import parse_distortion
@@ -78,10 +78,7 @@ def train_model(
     """
     x, shape = first_blocks(plan, "train", data_root)
     held_out, _ = first_blocks(plan, "test", data_root)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise output_error(output, error) from error
+    make_folder(output)
     trained_stages, seconds = [], 0.0
     first, before = x, 0
     if plan.extend is not None:
@@ -95,6 +92,7 @@ def train_model(
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     for s, stage in enumerate(plan.stages, before):
         checkpoint = output / f"checkpoint-{s}.safetensors"
+        sweep([checkpoint])
         trained = train(
             x,
             stage.training,
