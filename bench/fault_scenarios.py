@@ -35,7 +35,8 @@ TRAINING = ["sample-digits", "-o", "made", "--width", "8", "--vae-steps", "3", "
             "--step-candidates", "16", "--candidates", "32", "--stage", "32:0.4", "--quiet"]  # fmt: skip
 RD = ["gaussian:m=1", "--method", "exact,ba", "--beta", "1,2", "--json", "rd.json", "--quiet"]
 PICTURES = 5
-TIMES = ("seconds", "training_seconds", "date", "sweeps")  # of a run; sweeps: of its last start
+# tell of a run, not of what it made; sweeps are those of its last start
+TIMES = ("seconds", "training_seconds", "date", "commit", "dirty", "sweeps")
 
 Tree = dict[str, bytes]
 

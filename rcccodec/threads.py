@@ -7,10 +7,9 @@ there are. Here each item is worked on by one thread alone, and it is items that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
-from threading import Event
+from threading import Event, Lock, Thread
 from typing import TypeVar
 
 import torch
@@ -64,35 +63,56 @@ def each_alone(
     if workers <= 1:
         with one_thread():
             return [work(item, progress or _ignore) for item in items]
-    told: SimpleQueue[int | Future[Result]] = SimpleQueue()
-    stop = Event()
+    told: SimpleQueue[int | BaseException | None] = SimpleQueue()  # None: an item is done
+    left = iter(range(len(items)))
+    results: dict[int, Result] = {}
+    stop, lock = Event(), Lock()
 
     def tell(amount: int) -> None:
         if stop.is_set():
             raise _Stopped
         told.put(amount)
 
-    try:
-        with full_float32(), ThreadPoolExecutor(workers, "rcc", torch.set_num_threads, (1,)) as pool:
-            futures = [pool.submit(work, item, tell) for item in items]
+    def run() -> None:
+        torch.set_num_threads(1)
+        while not stop.is_set():
+            with lock:
+                number = next(left, None)
+            if number is None:
+                return
             try:
-                for future in futures:
-                    future.add_done_callback(told.put)
-                left = len(futures)
-                while left:
-                    news = told.get()
-                    if isinstance(news, Future):
-                        news.result()
-                        left -= 1
-                    elif progress is not None:
-                        progress(news)
-            except BaseException:
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-            return [future.result() for future in futures]
+                results[number] = work(items[number], tell)
+            except BaseException as error:  # raised again in the calling thread
+                told.put(error)
+                return
+            told.put(None)
+
+    running: list[Thread] = []
+    try:
+        with full_float32():
+            with suppress(RuntimeError):  # the system gives no more threads
+                for _ in range(workers):
+                    thread = Thread(target=run)
+                    thread.start()
+                    running.append(thread)
+            wanted = len(items) if running else 0
+            while wanted:
+                news = told.get()
+                if isinstance(news, BaseException):
+                    raise news
+                if news is None:
+                    wanted -= 1
+                elif progress is not None:
+                    progress(news)
     finally:
-        torch.set_num_threads(threads)  # what new threads get; the pool's own asked for 1
+        stop.set()
+        for thread in running:
+            thread.join()
+        torch.set_num_threads(threads)  # what new threads get; ours asked for 1
+    if not running:
+        with one_thread():
+            return [work(item, progress or _ignore) for item in items]
+    return [results[number] for number in range(len(items))]
 
 
 def _ignore(_: int) -> None:

@@ -145,26 +145,29 @@ def test_blocks_do_not_depend_on_images_beside_them_if_they_share_no_index(tiny)
     assert not np.array_equal(alone[0], alone[1])
 
 
-def test_a_caller_who_allows_less_precision_changes_nothing(latent_model: LatentModel, tiny) -> None:
+def test_what_a_caller_has_set_of_torch_changes_nothing(latent_model: LatentModel, tiny) -> None:
     x, small = smooth_picture(100, 90, 1), digits(6)
 
     def make() -> list[bytes]:
         photo = codec.compress(x, latent_model, num_candidates=64).data
+        chunks = codec.compress(x, latent_model, num_candidates=256, coder="pfr").data
         blocks = codec.compress(small, "grey", coder="pfr").data
         images = [*codec.decompress(photo, latent_model), *codec.decompress(blocks)]
-        return [photo, blocks, *(image.tobytes() for image in images)]
+        return [photo, chunks, blocks, *(image.tobytes() for image in images)]
 
     expected, before = make(), torch.get_float32_matmul_precision()
     part = torch.randn(1, 24, 6, 6, generator=torch.Generator().manual_seed(1))
     plain = latent_model.network.g_s(part)
     try:
         torch.set_float32_matmul_precision("medium")
+        torch.set_default_dtype(torch.float64)
         with torch.autocast("cpu", torch.bfloat16):
             assert (latent_model.network.g_s(part) - plain).abs().max() > 1e-4, "the control: it does matter"
             assert make() == expected
             assert torch.is_autocast_enabled("cpu")
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
+        torch.set_default_dtype(torch.float32)
         torch.set_float32_matmul_precision(before)
 
 

@@ -60,7 +60,7 @@ with broken(atomic, "_write_then_rename", in_place):
 with broken(compress, "sweep", lambda targets: None):
     result["never swept"] = run("photo", most_steps=4, cuts=0, moments=0)
 with broken(latent_parts, "read_part", lambda file: None):
-    result["parts not taken"] = run("archive of photos", most_steps=2, cuts=0, moments=0)
+    result["parts not taken"] = run("archive of photos", most_steps=3, cuts=0, moments=0)
 result["places"] = faults.measure_places(json.loads(sys.argv[1]))
 with broken(OutputError, "exit_code", 1):
     result["another exit code"] = faults.measure_places(["compress below a file"])
@@ -116,3 +116,26 @@ def test_what_cannot_be_written_or_held_in_memory_ends_as_documented(measured: d
     assert places["tried"] + places["not_mountable_here"] == len(PLACES)
     assert places["tried"] >= len(PLACES) - 6
     assert len(measured["another exit code"]["failures"]) == 1
+
+
+@pytest.mark.parametrize("module", ["click", "rcccodec.commands.compress"])
+def test_ctrl_c_during_the_imports_is_one_line(tmp_path: Path, module: str):
+    program = f"""
+import os, signal, sys
+from importlib.abc import MetaPathFinder
+
+class Interrupt(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["rcc", "models"]
+from rcccodec.__main__ import main
+main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "rcc: interrupted\n")

@@ -69,6 +69,27 @@ def test_progress_is_told_in_the_calling_thread() -> None:
     assert {thread for _, thread in told} == {threading.current_thread()}
 
 
+@pytest.mark.parametrize("given", [0, 1])
+def test_a_system_that_gives_no_more_threads_is_no_fault(
+    threads: int, given: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, start = [], threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if len(started) == given:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    told: list[int] = []
+    made = each_alone(lambda i, tell: (tell(i), i, torch.get_num_threads()), ITEMS, told.append)
+    monkeypatch.undo()
+    assert made == [(None, i, 1) for i in ITEMS]
+    assert sorted(told) == ITEMS
+    assert len(started) == (given if threads > 1 else 0)
+
+
 def test_no_item_is_no_work() -> None:
     assert each_alone(lambda i, _: i, []) == []
 

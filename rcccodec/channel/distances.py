@@ -42,7 +42,8 @@ class CentredBlocks:
         self.square_norms = centred.square().sum(dim=1)  # float64 (B,)
         self.x = centred.to(torch.float32)
         self.mean = self.mean.to(torch.float32)
-        self.buffer = torch.empty(_TILE_SCORES_CPU if device.type == "cpu" else 0, device=device)
+        size = _TILE_SCORES_CPU if device.type == "cpu" else 0
+        self.buffer = torch.empty(size, dtype=torch.float32, device=device)
 
     def keep(self, which: Tensor) -> None:
         """Only the rows ``which``; the centre stays."""
@@ -66,7 +67,7 @@ def score_tiles(
     n = y.shape[0]
     height = max(1, min(x.shape[0], limit // max(1, n)))
     if buffer.numel() < height * n:
-        buffer = torch.empty(height * n, device=y.device)
+        buffer = torch.empty(height * n, dtype=torch.float32, device=y.device)
     for first in range(0, x.shape[0], height):
         part = x[first : first + height]
         scores = buffer[: part.shape[0] * n].view(part.shape[0], n)

@@ -21,9 +21,9 @@ def checkout() -> dict[str, Any]:
     """``commit`` and ``dirty``: whether any file but a result differs from it; None outside a checkout."""
     here = Path(__file__).resolve().parent
 
-    def git(*words: str) -> str:
+    def git(*words: str) -> str:  # a lock of the index would stay if we were killed
         return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True
+            ["git", "--no-optional-locks", *words], cwd=here, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:

@@ -55,10 +55,8 @@ def read_picture(
     top, left, height, width = region or (0, 0, *size)
     pixels = np.empty((height, width, 3), np.uint8)  # no memory before it is written to
     step = TILE * max(1, BAND_POSITIONS // (TILE * columns))
-    y, start = (
-        torch.empty(model.spec.latent_dim, 0, columns, dtype=torch.float32),
-        0,
-    )  # latents of rows from ``start`` on
+    y = torch.empty(model.spec.latent_dim, 0, columns, dtype=torch.float32)
+    start = 0  # y has the latents of rows from here on
     for first in range(0, rows, step):
         last = min(first + step, rows)
         begin, end = max(0, first - TILE), min(last + TILE, rows)
@@ -69,6 +67,18 @@ def read_picture(
             made = synthesise(model.network, y, slope, (b - a, width), (a - start * LATENT_STRIDE, left))
             pixels[a - top : b - top] = made.numpy()
     return pixels, tiles.whole
+
+
+def read_latents(
+    model: LatentModel, slope: int, channel: Channel, reader: Reader, size: tuple[int, int]
+) -> Tensor:
+    """The latents (M, rows, columns) of the next picture of a payload, of ``size`` (height, width) in pixels.
+
+    Raises:
+        FormatError: the payload is damaged.
+    """
+    rows, columns = grid_of(*size)
+    return _Tiles(model, slope, channel, reader, region=None, partial=False).read_rows(0, rows, columns)
 
 
 @dataclass

@@ -163,7 +163,8 @@ def best_in_ranges(
     indices = torch.zeros(shape, dtype=torch.int64)
     scores = torch.full(shape, torch.inf, dtype=torch.float64)
     widest = max((group.width for group in groups), default=0)
-    buffer = torch.empty(_TILE_SCORES_CPU if place.type == "cpu" else 0, device=place)
+    size = _TILE_SCORES_CPU if place.type == "cpu" else 0
+    buffer = torch.empty(size, dtype=torch.float32, device=place)
     for column, (low, high) in enumerate(pairwise(ranges)):
         best = [_Best.none(group) for group in groups]
         for first in range(low, high, default_chunk(place)):

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import rcccodec
 from rcccodec.errors import FormatError
 from rcccodec.jobs import run_jobs
-from rcccodec.latent import codec
+from rcccodec.latent import bands
 from rcccodec.latent.codec import Coded, Latents, Progress
 from rcccodec.latent.file import LatentSettings, encode_picture
 from rcccodec.latent.payload import Channel, Reader
@@ -140,6 +140,6 @@ def _restore(content: bytes | None, settings: LatentSettings, x: NDArray[np.uint
 
 def _decoded(data: bytes, facts: dict[str, float], settings: LatentSettings, x: NDArray[np.uint8]) -> Coded:
     reader = Reader(data)
-    y = codec.read_latents(settings.model, settings.slope, settings.channel, reader, x.shape[:2])
+    y = bands.read_latents(settings.model, settings.slope, settings.channel, reader, x.shape[:2])
     reader.finish()
     return Coded(data, y, **facts)  # type: ignore[arg-type]  # bytes are whole numbers in JSON too

@@ -167,9 +167,9 @@ def _viterbi(
     bits = np.zeros((count, longest), np.uint8)
     # costs before and after a step in turn: all, of either half, and by the half-state before; views that are
     # made once, for a step is no more than three operations
-    both = torch.full((2, count, 2 * half), _NEVER, device=device)
+    both = torch.full((2, count, 2 * half), _NEVER, dtype=torch.float32, device=device)
     views = [(x, *x.chunk(2, 1), x.view(count, half, 2)) for x in both]
-    least = torch.empty((count, half), device=device)
+    least = torch.empty((count, half), dtype=torch.float32, device=device)
     taken = torch.empty((2 * window, count, half), dtype=torch.bool, device=device)
     twice, choices = least[..., None], taken.unbind(0)
     scores_bytes = max(_SCORES_BYTES, 4 * labels.numel())  # labels are read anew for every block

@@ -42,7 +42,7 @@ def tiles_of(rows: int, columns: int) -> list[tuple[int, int, int, int]]:
 def analyse(network: LatentNetwork, x: Tensor, slope: int) -> tuple[Tensor, Tensor]:
     """Mean and log noise, float32 (M, rows, columns), of a picture x uint8 (h, w, 3)."""
     rows, columns = grid_of(*x.shape[:2])
-    mean = torch.empty(network.spec.latent_dim, rows, columns)
+    mean = torch.empty(network.spec.latent_dim, rows, columns, dtype=torch.float32)
     log_noise = torch.empty_like(mean)
 
     @torch.inference_mode()
