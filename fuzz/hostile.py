@@ -10,6 +10,7 @@ A tiny image counts as the pixels that the limit of pixels takes it for.
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ import numpy as np
 from rcccodec import codec, container
 from rcccodec.bundle import AnyModel, Model, load_model
 from rcccodec.container import MAX_SIDE, Group, Header
-from rcccodec.decoder import LATENT_WORK_PIXELS
+from rcccodec.decoder import LEAST_WORK_PIXELS
 from rcccodec.errors import RccError
 from rcccodec.index_code import encode_segments
 from rcccodec.latent import trellis
@@ -151,7 +152,7 @@ def _one_shot_file(
     groups, pixels = [], 0
     for count, width, height in sizes:
         layout = Layout(count, height, width, mode == 1, settings.tile)
-        pixels += layout.num_blocks(settings.tile) * settings.tile[0] * settings.tile[1]
+        pixels += max(LEAST_WORK_PIXELS, layout.num_blocks(settings.tile) * math.prod(settings.tile))
         counts = [layout.num_blocks(stage.block) for stage in settings.step.stages]
         parts = [
             (code, rng.integers(0, code.num_candidates, n) if spread else np.zeros(n, np.int64))
@@ -190,7 +191,7 @@ def _latent_file(
     tiles = -(-width // 256) * -(-height // 256)
     tile = _tile(model, slope, cls, coder, min(16, -(-height // 16)), min(16, -(-width // 16)))
     data, _ = _bare_file(model, slope, Group(1, count, width, height, tile * (count * tiles)), log2_n, coder)
-    return data, count * max(LATENT_WORK_PIXELS, width * height)
+    return data, count * max(LEAST_WORK_PIXELS, width * height)
 
 
 def _tile(model: LatentModel, slope: int, cls: int, coder: int, rows: int, columns: int) -> bytes:

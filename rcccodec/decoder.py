@@ -36,7 +36,7 @@ from rcccodec.tiles import from_blocks
 
 MAX_PIXELS = 1 << 28  # of all images of a file, unless the caller allows more
 _BAND_PIXELS = 1 << 20  # decoded at a time
-LATENT_WORK_PIXELS = 1 << 12  # that a picture of latents takes the work of, however small it is
+LEAST_WORK_PIXELS = 1 << 12  # that a picture of latents, or a group of others, takes the work of at the least
 
 
 def decompress(
@@ -52,7 +52,7 @@ def decompress(
         data: the whole file.
         model: the model it was made with; None looks for it by the hash in the file.
         max_pixels: that all images together may have; padded to whole tiles, this or 2^28, if that is more;
-            an image of latents counts as 4096 there at the least.
+            an image of latents, or a group of others, counts as 4096 there at the least.
         region: (top, left, height, width) in pixels, of the only image; None is all. Of latents
             no more is made than it needs.
 
@@ -156,7 +156,7 @@ def _check_pixels(header: Header, groups: Sequence[Group], max_pixels: int) -> N
     if pixels > max_pixels:
         raise LimitError(f"{pixels} pixels, more than the {max_pixels} that max-pixels allows")
     if header.latent:
-        work = sum(group.count * max(LATENT_WORK_PIXELS, group.width * group.height) for group in groups)
+        work = sum(group.count * max(LEAST_WORK_PIXELS, group.width * group.height) for group in groups)
         _check_work(work, max_pixels)
 
 
@@ -193,8 +193,8 @@ def _group_decoders(
         if colour and settings.model.channels == 1:
             raise FormatError(f"a colour image, but model {settings.model.name} is grey")
         layouts.append(Layout(group.count, group.height, group.width, colour, settings.tile))
-    padded = sum(layout.num_blocks(settings.tile) for layout in layouts) * math.prod(settings.tile)
-    _check_work(padded, max_pixels)
+    padded = [layout.num_blocks(settings.tile) * math.prod(settings.tile) for layout in layouts]
+    _check_work(sum(max(LEAST_WORK_PIXELS, pixels) for pixels in padded), max_pixels)
     blocks = [[layout.num_blocks(stage.block) for stage in stages] for layout in layouts]
     if whole and settings.joint and not settings.shares_indices(blocks):
         raise FormatError(f"version {header.version} of the format, but no two blocks share an index")

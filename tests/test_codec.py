@@ -333,12 +333,22 @@ def test_more_pixels_than_allowed_are_refused_before_anything_is_made(monkeypatc
 
 
 def test_padding_counts_against_the_limit_too():
-    data = codec.compress([picture(1, 1)] * 40, "grey").data
+    data = codec.compress([picture(1, 1)] * 80, "grey").data
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoder, "MAX_PIXELS", 64 * 40 - 1)
-        with pytest.raises(LimitError, match="2560 pixels with padding"):
-            codec.decompress(data, max_pixels=40)
-        assert len(codec.decompress(data, max_pixels=2560)) == 40
+        patch.setattr(decoder, "MAX_PIXELS", 64 * 80 - 1)
+        with pytest.raises(LimitError, match="5120 pixels with padding"):
+            codec.decompress(data, max_pixels=80)
+        assert len(codec.decompress(data, max_pixels=5120)) == 80
+
+
+def test_many_groups_count_as_the_work_they_are():
+    data = codec.compress([picture(1, 1), picture(2, 1)], "grey").data
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decoder, "MAX_PIXELS", 2 * decoder.LEAST_WORK_PIXELS)
+        assert len(codec.decompress(data, max_pixels=3)) == 2
+        patch.setattr(decoder, "MAX_PIXELS", 2 * decoder.LEAST_WORK_PIXELS - 1)
+        with pytest.raises(LimitError, match="with padding"):
+            codec.decompress(data, max_pixels=3)
 
 
 def test_a_file_is_not_decoded_with_another_model(tiny: Path):

@@ -466,8 +466,8 @@ def test_a_picture_is_read_from_where_the_last_one_ended(latent_model) -> None:
 
 def test_many_tiny_images_count_as_the_work_they_are(latent_model, monkeypatch) -> None:
     made = compress([smooth_picture(16, 16, 1)] * 3, settings_of(latent_model, effort=1))
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LATENT_WORK_PIXELS)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LEAST_WORK_PIXELS)
     assert len(codec.decompress(made.data, latent_model, max_pixels=3 * 256)) == 3
-    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LATENT_WORK_PIXELS - 1)
+    monkeypatch.setattr(decoder, "MAX_PIXELS", 3 * decoder.LEAST_WORK_PIXELS - 1)
     with pytest.raises(LimitError, match="with padding"):
         codec.decompress(made.data, latent_model, max_pixels=3 * 256)
