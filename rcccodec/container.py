@@ -153,7 +153,9 @@ def salvage(data: bytes) -> Salvaged:
         if computed == stored:
             found.append((num_images, group))
         elif not found:
-            raise FormatError("checksum mismatch in group 1, which the header stands or falls with")
+            raise FormatError(
+                "damaged: the checksum that all of it stands on is wrong, nothing can be given back"
+            )
         else:
             faults.append(f"checksum mismatch in group {place + 1}")
         checksum = stored

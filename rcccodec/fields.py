@@ -102,6 +102,8 @@ def read_header(cursor: Cursor) -> Header:
     Raises:
         FormatError: there is none, or one of an unknown version, or a field is outside its limits.
     """
+    if not cursor.left():
+        raise FormatError("not an .rcc file: nothing is there")
     if not cursor.begins_with(MAGIC):
         raise FormatError("not an .rcc file: it does not begin with the letters RCC")
     cursor.take(len(MAGIC), "signature")

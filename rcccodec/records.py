@@ -122,7 +122,7 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
         if second is None:
             raise
         head, position = second, 0
-        faults.append(f"{error}; the head at the end is intact")
+        faults.append(f"the beginning is damaged ({error}), the head at the end is intact")
     found: list[tuple[int, Group]] = []
     expected = 0
     for record in sorted(_intact(data, position, head), key=lambda record: (record.first, record.start)):
@@ -144,7 +144,7 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
 
 
 def _lost(first: int, end: int) -> str:
-    return f"image {first} is damaged" if end == first + 1 else f"images {first} to {end - 1} are damaged"
+    return f"image {first} is lost" if end == first + 1 else f"images {first} to {end - 1} are lost"
 
 
 def _intact(data: bytes, position: int, head: _Head) -> Iterator[_Record]:

@@ -138,7 +138,7 @@ HEAD = pack(HEADER, GROUPS[:1])[:13]
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (b"", "begin with"),
+        (b"", "nothing is there"),
         (b"RC", "begin with"),
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "begin with"),
         (b"RCC", "truncated"),

@@ -130,9 +130,11 @@ def compress(
     standard error when the file itself goes to standard output.
 
     INPUT may be one folder: all images below it, sorted by path, make one archive; one that cannot be read
-    ends it with exit code 3, and nothing is written. Interrupted, the same command goes on: finished parts
-    of the search (single pictures for a model of latents, else up to about 32768 blocks each) lie in
-    .OUT.parts beside OUT until the end, and only what is smaller than one part begins anew.
+    ends it with exit code 3, and nothing is written.
+
+    An archive that was interrupted goes on when the same command is run again: finished parts of the search
+    (single pictures for a model of latents, else up to about 32768 blocks each) lie in .OUT.parts beside OUT
+    until the end, and only what is smaller than one part begins anew.
 
     Where OUT is a folder, each image makes a file of its own: b.png OUT/b.rcc, and a/b.png below an INPUT
     folder OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the same command goes on: it keeps what
@@ -220,7 +222,7 @@ def compress(
     with joined() as ranks, shared_search(ranks):
         quiet = quiet or not ranks.is_first
         keep = None
-        if folder is not None and not to_stderr and ranks.size == 1:
+        if len(images) > 1 and not to_stderr and ranks.size == 1:
             keep = Path(output).with_name(f".{Path(output).name}.parts")
         try:
             encoded = request().encode(

@@ -143,6 +143,8 @@ def decompress_file(
             images = [found.image]
             is_whole = found.whole_tiles == found.tiles
             rest = "" if is_whole else "; the rest is filled with the mean"
+            if not _is_whole(data):
+                rest += "; no checksum vouches for what is shown"
             console.remark(
                 f"note: {console.shown(source)}: {found.whole_tiles} of {found.tiles} tiles are there{rest}",
                 quiet,
@@ -161,6 +163,16 @@ def decompress_file(
         x = images[0]
         several = f"{count} images, the first " if count > 1 else ""
         console.say(f"{output}: {several}{x.shape[1]}x{x.shape[0]} {'rgb' if x.ndim == 3 else 'grey'}")
+
+
+def _is_whole(data: bytes) -> bool:
+    from rcccodec import container
+
+    try:
+        container.unpack(data)
+    except FormatError:
+        return False
+    return True
 
 
 def _unpack(data: bytes) -> list["Group"]:
@@ -218,7 +230,7 @@ def decompress_intact(
     ends = [[_numbered(i, made.num_images) for i in run] for run in lost_images(found)]
     lost = ", ".join(first if first == last else f"{first} to {last}" for first, last in ends)
     kept = f"{len(made.images)} of {made.num_images} images are intact"
-    raise FormatError(f"{console.shown(source)}: damaged; {kept}, lost: {lost or 'none'}")
+    raise FormatError(f"{console.shown(source)}: damaged; {kept}{f', lost: {lost}' if lost else ''}")
 
 
 def _numbered(image: int, num_images: int) -> str:

@@ -63,7 +63,8 @@ def decompress_folder(
             console.remark(f"error: {error}", quiet=False)
             failures.append(error)
     if not quiet:
-        console.say(f"{output}: {len(names) - len(failures)} of {len(names)} files")
+        whole = " whole" if keep_going else ""
+        console.say(f"{output}: {len(names) - len(failures)} of {len(names)} files{whole}")
     if failures:
         left = f"{len(failures)} of {len(names)} files could not be decompressed; the others are"
         if keep_going:

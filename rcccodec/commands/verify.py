@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 class Verdict:
     """What is known of a file; the keys of ``rcc verify --json``.
 
-    images: in the file, as far as that is known. lost: runs of images that are not intact, as [first, last].
+    images: in the file, as far as that is known; None where nothing is. lost: runs of images that are not
+        intact, each as the numbers of its first and its last.
     faults: a line each; none if the file is whole.
     """
 
     file: str
     intact: bool
-    images: int
+    images: int | None
     intact_images: int
     lost: list[tuple[int, int]] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -68,7 +69,7 @@ def verify(
             if decode and verdict.intact:
                 _decode(data, model, max_pixels)
         except RccError as error:
-            verdict = Verdict(name, False, 0, 0, faults=[str(error)])
+            verdict = Verdict(name, False, None, 0, faults=[str(error)])
             failures.append(error)
         else:
             if not verdict.intact:
@@ -79,7 +80,8 @@ def verify(
     if as_json:
         console.say(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     if failures:
-        raise type(failures[0])(f"{len(failures)} of {len(verdicts)} files are not whole")
+        failed = f"{len(failures)} of {len(verdicts)} files are not whole, or could not be checked"
+        raise type(failures[0])(failed)
 
 
 def examine(name: str, data: bytes) -> Verdict:
@@ -130,8 +132,8 @@ def _decode(data: bytes, model: str | None, max_pixels: int | None) -> None:
 def _line(verdict: Verdict) -> str:
     name = console.shown(verdict.file)
     if verdict.intact:
-        return f"{name}: whole, {verdict.images} image{'s' if verdict.images > 1 else ''}"
-    if not verdict.images:
+        return f"{name}: whole, {verdict.images} image{'' if verdict.images == 1 else 's'}"
+    if verdict.images is None:
         return f"{name}: {'; '.join(verdict.faults)}"
     return (
         f"{name}: {verdict.intact_images} of {verdict.images} images are intact; {'; '.join(verdict.faults)}"
