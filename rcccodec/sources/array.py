@@ -41,7 +41,8 @@ def load_array(path: Path, name: str, split: str, limit: int | None) -> Source:
     if x.dtype == np.uint8 and (x.ndim == 3 or (x.ndim == 4 and x.shape[3] in (1, 3))):
         x = x.reshape(*x.shape[:3], -1)
         return Source(name, x, x.shape[1:])
-    x = x.reshape(len(x), -1).astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):  # signalling NaN warn, and are counted below
+        x = x.reshape(len(x), -1).astype(np.float64)
     if bad := int((~np.isfinite(x)).sum()):
         raise InputError(f"{name}: {bad} values of its {split} rows are NaN or infinite")
     return Source(name, x)
