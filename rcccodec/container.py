@@ -11,13 +11,14 @@ allocated for it.
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rcccodec import records
 from rcccodec.cursor import Cursor, varint
 from rcccodec.errors import FormatError, LimitError
 from rcccodec.fields import (
+    CHECKSUM_BYTES,
     CODERS,
     FORMAT_VERSION,
     INDEX_CODES,
@@ -29,26 +30,27 @@ from rcccodec.fields import (
     MAX_LOG2_STATES,
     MAX_SEED,
     MAX_SIDE,
+    MODE_MASK,
     MODEL_ID_BYTES,
     MODES,
     ONE_SHOT_CODERS,
+    SINGLE_IMAGE,
     Group,
     Header,
     check_group,
     header_bytes,
+    read_count,
     read_header,
 )
 
 __all__ = [
     "CODERS", "FORMAT_VERSION", "INDEX_CODES", "JOINT_VERSION", "LATENT_VERSION", "LEAST_LOG2_LATENT",
     "MAX_IMAGES", "MAX_LOG2_CANDIDATES", "MAX_LOG2_STATES", "MAX_SEED", "MAX_SIDE", "MODEL_ID_BYTES", "MODES",
-    "ONE_SHOT_CODERS", "Group", "Header", "Salvaged", "pack", "salvage", "unpack", "unpack_prefix", "varint",
+    "ONE_SHOT_CODERS", "Group", "Header", "Salvaged", "lost_runs", "pack", "salvage", "unpack",
+    "unpack_prefix", "varint",
 ]  # fmt: skip
 
-_SINGLE_IMAGE = 0x40
 _LAST_GROUP = 0x80
-_MODE_MASK = 0x03
-_CHECKSUM_BYTES = 4
 
 
 def pack(header: Header, groups: Sequence[Group]) -> bytes:
@@ -68,7 +70,7 @@ def pack(header: Header, groups: Sequence[Group]) -> bytes:
         return records.pack(head, groups)
     parts, checksum = [head], zlib.crc32(head)
     for place, group in enumerate(groups):
-        single = _SINGLE_IMAGE if group.count == 1 else 0
+        single = SINGLE_IMAGE if group.count == 1 else 0
         last = _LAST_GROUP if place == len(groups) - 1 else 0
         body = bytearray([group.mode | single | last])
         if group.count > 1:
@@ -78,7 +80,7 @@ def pack(header: Header, groups: Sequence[Group]) -> bytes:
             body += varint(len(group.payload))
         body += group.payload
         checksum = zlib.crc32(body, checksum)
-        parts += [bytes(body), checksum.to_bytes(_CHECKSUM_BYTES, "little")]
+        parts += [bytes(body), checksum.to_bytes(CHECKSUM_BYTES, "little")]
     return b"".join(parts)
 
 
@@ -114,21 +116,33 @@ class Salvaged:
     """What a damaged file still holds.
 
     groups: (number of its first image, from 0; group), each under a checksum that is right.
-    num_images: in the file, as far as that is known.
+    num_images: in the file; None where that is not known.
     faults: a line for each thing that is wrong; none in an undamaged file.
     """
 
     header: Header
     groups: list[tuple[int, Group]]
-    num_images: int
+    num_images: int | None
     faults: list[str]
+
+
+def lost_runs(intact: Iterable[tuple[int, int]], num_images: int | None) -> list[tuple[int, int]]:
+    """Runs of images, first and last, that are in none of the ``intact`` ones (first, end), in order."""
+    lost, expected = [], 0
+    for first, end in intact:
+        if first > expected:
+            lost.append((expected, first - 1))
+        expected = end
+    if num_images is not None and expected < num_images:
+        lost.append((expected, num_images - 1))
+    return lost
 
 
 def salvage(data: bytes) -> Salvaged:
     """Read what is intact of a damaged ``.rcc`` file; of records all that are, wherever the damage is.
 
     Groups of versions 1 to 3 stand on the ones before them: a header is trusted once the first group's
-    checksum is right, and what follows a group whose length is damaged is lost.
+    checksum is right, and what follows a damaged group is lost, for it has no number.
 
     Raises: FormatError: the header cannot be relied on, or the data is no such file.
     """
@@ -140,28 +154,23 @@ def salvage(data: bytes) -> Salvaged:
     if header.records or records.has_second_head(data):
         return Salvaged(*records.salvage(data))
     found: list[tuple[int, Group]] = []
-    faults = []
     checksum = zlib.crc32(cursor.since(0))
-    last, place, num_images = False, 0, 0
+    last, num_images = False, 0
     while not last:
         try:
-            last, group, computed, stored = _read_group(cursor, place, checksum)
+            last, group, computed, stored = _read_group(cursor, len(found), checksum)
+            if computed != stored:
+                raise FormatError(f"checksum mismatch in group {len(found) + 1}")
             check_group(group, num_images + group.count, FormatError)
         except FormatError as error:
-            faults.append(f"{error}: what follows is lost")
-            break
-        if computed == stored:
-            found.append((num_images, group))
-        elif not found:
-            raise FormatError(
-                "damaged: the checksum that all of it stands on is wrong, nothing can be given back"
-            )
-        else:
-            faults.append(f"checksum mismatch in group {place + 1}")
-        checksum = stored
+            if not found:
+                raise FormatError(f"{error}: nothing of the file can be relied on") from None
+            fault = f"{error}: all from image {num_images} on are lost"
+            return Salvaged(header, found, None, [fault])
+        found.append((num_images, group))
+        checksum = computed
         num_images += group.count
-        place += 1
-    return Salvaged(header, found, num_images, faults)
+    return Salvaged(header, found, num_images, [])
 
 
 def unpack_prefix(data: bytes) -> tuple[Header, Group]:
@@ -178,7 +187,7 @@ def unpack_prefix(data: bytes) -> tuple[Header, Group]:
     flags, count, width, height = _read_size(cursor, 0)
     if count != 1 or not flags & _LAST_GROUP:
         raise LimitError("a part of a file of several images: only one image can be read in part")
-    group = Group(flags & _MODE_MASK, count, width, height, cursor.take(cursor.left(), "payload"))
+    group = Group(flags & MODE_MASK, count, width, height, cursor.take(cursor.left(), "payload"))
     check_group(group, 1, FormatError)
     return header, group
 
@@ -191,19 +200,17 @@ def _read_group(cursor: Cursor, place: int, checksum: int) -> tuple[bool, Group,
     start = cursor.position
     flags, count, width, height = _read_size(cursor, place)
     last = bool(flags & _LAST_GROUP)
-    payload_bytes = cursor.left() - _CHECKSUM_BYTES if last else cursor.varint("payload length")
+    payload_bytes = cursor.left() - CHECKSUM_BYTES if last else cursor.varint("payload length")
     payload = cursor.take(max(0, payload_bytes), "payload")
     computed = zlib.crc32(cursor.since(start), checksum)
-    stored = int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum"), "little")
-    return last, Group(flags & _MODE_MASK, count, width, height, payload), computed, stored
+    stored = int.from_bytes(cursor.take(CHECKSUM_BYTES, "checksum"), "little")
+    return last, Group(flags & MODE_MASK, count, width, height, payload), computed, stored
 
 
 def _read_size(cursor: Cursor, place: int) -> tuple[int, int, int, int]:
     """Flags, count, width and height of the group that begins here."""
     flags = cursor.byte("group")
-    if flags & ~(_LAST_GROUP | _SINGLE_IMAGE | _MODE_MASK):
+    if flags & ~(_LAST_GROUP | SINGLE_IMAGE | MODE_MASK):
         raise FormatError(f"reserved bits set in mode byte 0x{flags:02x} of group {place + 1}")
-    count = 1 if flags & _SINGLE_IMAGE else cursor.varint("number of images")
-    if count < 2 and not flags & _SINGLE_IMAGE:
-        raise FormatError(f"a group of {count} images is not written in its short form")
+    count = read_count(cursor, flags, "group")
     return flags, count, cursor.varint("width"), cursor.varint("height")

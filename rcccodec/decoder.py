@@ -18,7 +18,7 @@ import numpy as np
 
 from rcccodec import container
 from rcccodec.bundle import AnyModel, Model, load_model, load_model_of
-from rcccodec.container import MODES, Group, Header
+from rcccodec.container import MODES, Group, Header, Salvaged
 from rcccodec.errors import FormatError, LimitError
 from rcccodec.images import from_float
 from rcccodec.index_code import decode_segments
@@ -86,27 +86,33 @@ class Intact:
     """What a damaged archive still shows.
 
     images: those that are intact, by their numbers from 0.
-    num_images: that the file had, as far as that is known.
+    num_images: that the file had; None where that is not known.
     faults: a line for each thing that is wrong with the file; none if it is whole.
     """
 
     images: dict[int, np.ndarray]
-    num_images: int
+    num_images: int | None
     faults: list[str]
+
+    @property
+    def lost(self) -> list[tuple[int, int]]:
+        """Runs of images that are missing, each as its first and its last."""
+        return container.lost_runs([(i, i + 1) for i in sorted(self.images)], self.num_images)
 
 
 def decompress_intact(
-    data: bytes, model: str | AnyModel | None = None, *, max_pixels: int = MAX_PIXELS
+    data: bytes | Salvaged, model: str | AnyModel | None = None, *, max_pixels: int = MAX_PIXELS
 ) -> Intact:
     """Give back every image of a file that is intact, wherever the file is damaged.
 
     Args:
-        as in `decompress`.
+        data: the file, or what `rcccodec.container.salvage` made of it.
+        others: as in `decompress`.
 
     Raises:
         FormatError: the header is lost, or the data is no such file. LimitError, ModelError: as `decompress`.
     """
-    found = container.salvage(data)
+    found = data if isinstance(data, Salvaged) else container.salvage(data)
     header, groups = found.header, [group for _, group in found.groups]
     _check_pixels(header, groups, max_pixels)
     model = _model_of(header, model)
@@ -116,11 +122,14 @@ def decompress_intact(
         makers = _group_decoders(header, groups, model, max_pixels, whole=not found.faults)
     images: dict[int, np.ndarray] = {}
     faults = list(found.faults)
-    for (first, _), make in zip(found.groups, makers, strict=True):
+    for (first, group), make in zip(found.groups, makers, strict=True):
         try:
             images |= dict(enumerate(make(), first))
         except FormatError as error:
-            faults.append(f"image {first}: {error}")
+            last = first + group.count - 1
+            faults.append(
+                f"image {first}: {error}" if last == first else f"images {first} to {last}: {error}"
+            )
     return Intact(images, found.num_images, faults)
 
 

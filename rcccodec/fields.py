@@ -23,6 +23,9 @@ LEAST_LOG2_LATENT, MAX_LOG2_STATES = 6, 20  # of latents' candidates, of a trell
 MAX_IMAGES = 1 << 24
 MAX_SEED = MAX_VARINT
 
+MODE_MASK, SINGLE_IMAGE = 0x03, 0x40  # of the byte that groups and records begin with
+CHECKSUM_BYTES = 4
+
 _EXPLICIT_CANDIDATES = 0xFF
 
 
@@ -58,7 +61,7 @@ class Header:
         return kind + RECORDS if self.records else kind
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Group:
     """Images of one size and mode that share a payload.
 
@@ -155,6 +158,20 @@ def _latent_candidates(header: Header) -> bool:
     n = header.num_candidates
     few = CODERS[header.coder] != "trellis" or n.bit_length() - 1 <= MAX_LOG2_STATES
     return n & (n - 1) == 0 and n >= 1 << LEAST_LOG2_LATENT and few
+
+
+def read_count(cursor: Cursor, flags: int, what: str) -> int:
+    """How many images a group or record holds, whose first byte is ``flags``.
+
+    Raises:
+        FormatError: not in its short form, or cut off.
+    """
+    if flags & SINGLE_IMAGE:
+        return 1
+    count = cursor.varint("number of images")
+    if count < 2:
+        raise FormatError(f"a {what} of {count} images is not written in its short form")
+    return count
 
 
 def check_group(group: Group, num_images: int, error: type[FormatError] | type[LimitError]) -> None:

@@ -13,18 +13,26 @@ where bytes are damaged, lost or put in, a reader finds the next record by looki
 
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rcccodec.cursor import Cursor, varint
 from rcccodec.errors import FormatError
-from rcccodec.fields import MAGIC, MAX_IMAGES, Group, Header, check_group, read_header
+from rcccodec.fields import (
+    CHECKSUM_BYTES,
+    MAGIC,
+    MAX_IMAGES,
+    MODE_MASK,
+    SINGLE_IMAGE,
+    Group,
+    Header,
+    check_group,
+    read_count,
+    read_header,
+)
 
-_SINGLE_IMAGE = 0x40
-_MODE_MASK = 0x03
-_CHECKSUM_BYTES, _CHECK_BYTES = 4, 2
-_MOST_HEAD_BYTES = 3 + 1 + 6 + 1 + 1 + 6 + 10 + 4 + _CHECKSUM_BYTES
-_TAIL_BYTES = _MOST_HEAD_BYTES + _CHECKSUM_BYTES
+_CHECK_BYTES = 2
+_TAIL_BYTES = 4096  # of a file, in which the second head is looked for
 
 # What may begin a record: a mode, its first image, a count of two or more, sides that are not 0, a length.
 _ANY = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
@@ -33,8 +41,8 @@ _START = re.compile(
     rb"(?:[\x40\x41]%(any)b|[\x00\x01]%(any)b[\x80-\xff]{0,3}[\x01-\x7f])%(side)b%(side)b%(any)b"
     % {b"any": _ANY, b"side": _SIDE}
 )
-_MOST_STARTS = 1 << 22  # looked at in one file; hostile ones have them everywhere
-_SUMMED_TIMES = 16  # how often, on average, a byte may be summed in looking for records
+MOST_STARTS = 1 << 24  # looked at in one file; hostile ones have them everywhere
+SUMMED_TIMES = 16  # how often, on average, a byte may be summed in looking for records
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class _Head:
     content: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Record:
     start: int
     end: int
@@ -59,20 +67,20 @@ def pack(header: bytes, groups: Sequence[Group]) -> bytes:
     num_images = sum(group.count for group in groups)
     head = header + varint(num_images)
     check = zlib.crc32(head)
-    head += check.to_bytes(_CHECKSUM_BYTES, "little")
+    head += check.to_bytes(CHECKSUM_BYTES, "little")
     parts, first, sums = [head], 0, check
     for group in groups:
-        single = _SINGLE_IMAGE if group.count == 1 else 0
+        single = SINGLE_IMAGE if group.count == 1 else 0
         fields = bytes([group.mode | single]) + varint(first)
         if group.count > 1:
             fields += varint(group.count)
         fields += varint(group.width) + varint(group.height) + varint(len(group.payload))
         fields += (zlib.crc32(fields, check) & 0xFFFF).to_bytes(_CHECK_BYTES, "little")
-        checksum = zlib.crc32(group.payload, zlib.crc32(fields, check)).to_bytes(_CHECKSUM_BYTES, "little")
+        checksum = zlib.crc32(group.payload, zlib.crc32(fields, check)).to_bytes(CHECKSUM_BYTES, "little")
         sums = zlib.crc32(checksum, sums)
         parts += [fields, group.payload, checksum]
         first += group.count
-    return b"".join([*parts, head, sums.to_bytes(_CHECKSUM_BYTES, "little")])
+    return b"".join([*parts, head, sums.to_bytes(CHECKSUM_BYTES, "little")])
 
 
 def unpack(cursor: Cursor, header: Header) -> list[Group]:
@@ -92,10 +100,10 @@ def unpack(cursor: Cursor, header: Header) -> list[Group]:
         if first > head.num_images:
             raise FormatError(f"{first} images, more than the {head.num_images} that the head says")
         groups.append(record.group)
-        sums = zlib.crc32(record.checksum.to_bytes(_CHECKSUM_BYTES, "little"), sums)
+        sums = zlib.crc32(record.checksum.to_bytes(CHECKSUM_BYTES, "little"), sums)
     if cursor.take(len(head.content), "second head") != head.content:
         raise FormatError("the two heads differ: the file is damaged")
-    if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "file checksum"), "little") != sums:
+    if int.from_bytes(cursor.take(CHECKSUM_BYTES, "file checksum"), "little") != sums:
         raise FormatError("file checksum mismatch: a record is not this file's")
     if cursor.left():
         raise FormatError(f"{cursor.left()} bytes after the end of the file")
@@ -125,7 +133,10 @@ def salvage(data: bytes) -> tuple[Header, list[tuple[int, Group]], int, list[str
         faults.append(f"the beginning is damaged ({error}), the head at the end is intact")
     found: list[tuple[int, Group]] = []
     expected = 0
-    for record in sorted(_intact(data, position, head), key=lambda record: (record.first, record.start)):
+    records, is_searched = _intact(data, position, head)
+    if not is_searched:
+        faults.append("too much in it looks like the beginning of an image: not all of it was searched")
+    for record in sorted(records, key=lambda record: (record.first, record.start)):
         if record.first < expected:
             continue  # doubled
         if record.first > expected:
@@ -147,27 +158,34 @@ def _lost(first: int, end: int) -> str:
     return f"image {first} is lost" if end == first + 1 else f"images {first} to {end - 1} are lost"
 
 
-def _intact(data: bytes, position: int, head: _Head) -> Iterator[_Record]:
-    """Every intact record from ``position`` on."""
+def _intact(data: bytes, position: int, head: _Head) -> tuple[list[_Record], bool]:
+    """Every intact record from ``position`` on, and whether all of the file was searched for them."""
+    found: list[_Record] = []
     looked, summed = 0, 0
     before: _Record | None = None
-    while match := _START.search(data, position):
-        if before is not None and match.start() > before.end:
+    while True:
+        match = _START.search(data, position)
+        if before is not None and (match is None or match.start() > before.end):
             position, before = before.start + 1, None  # the next may begin with bytes that this one ends with
             continue
+        if match is None:
+            return found, True
         looked += 1
-        if looked > _MOST_STARTS or summed > _SUMMED_TIMES * len(data):
-            return
+        if looked > MOST_STARTS or summed > SUMMED_TIMES * len(data):
+            return found, False
+        position = match.start() + 1
+        check = data[match.end() : match.end() + _CHECK_BYTES]
+        if zlib.crc32(match.group(), head.check) & 0xFFFF != int.from_bytes(check, "little"):
+            continue
         cursor = Cursor(data, match.start())
         try:
             record = _read_record(cursor, head.check)
         except FormatError:
             summed += cursor.position - match.start()
-            position = match.start() + 1
             continue
         position, before = record.end, record
         if record.first + record.group.count <= head.num_images:
-            yield record
+            found.append(record)
 
 
 def _read_head(cursor: Cursor) -> _Head:
@@ -181,7 +199,7 @@ def _read_head(cursor: Cursor) -> _Head:
 def _read_head_end(cursor: Cursor, header: Header) -> _Head:
     num_images = cursor.varint("number of images")
     check = zlib.crc32(cursor.since(cursor.first))
-    if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum of the head"), "little") != check:
+    if int.from_bytes(cursor.take(CHECKSUM_BYTES, "checksum of the head"), "little") != check:
         raise FormatError("checksum mismatch in the head: the file is damaged")
     if not 1 <= num_images <= MAX_IMAGES:
         raise FormatError(f"{num_images} images outside 1..2^24")
@@ -202,12 +220,10 @@ def _second_head(data: bytes) -> _Head | None:
 def _read_record(cursor: Cursor, check: int) -> _Record:
     start = cursor.position
     flags = cursor.byte("record")
-    if flags & ~(_SINGLE_IMAGE | _MODE_MASK):
+    if flags & ~(SINGLE_IMAGE | MODE_MASK):
         raise FormatError(f"reserved bits set in mode byte 0x{flags:02x} of a record")
     first = cursor.varint("number of the first image")
-    count = 1 if flags & _SINGLE_IMAGE else cursor.varint("number of images")
-    if count < 2 and not flags & _SINGLE_IMAGE:
-        raise FormatError(f"a record of {count} images is not written in its short form")
+    count = read_count(cursor, flags, "record")
     width, height = cursor.varint("width"), cursor.varint("height")
     payload_bytes = cursor.varint("payload length")
     fields_check = zlib.crc32(cursor.since(start), check) & 0xFFFF
@@ -215,8 +231,8 @@ def _read_record(cursor: Cursor, check: int) -> _Record:
         raise FormatError(f"check mismatch in the record at byte {start}: the file is damaged")
     payload = cursor.take(payload_bytes, "payload")
     checksum = zlib.crc32(cursor.since(start), check)
-    if int.from_bytes(cursor.take(_CHECKSUM_BYTES, "checksum"), "little") != checksum:
+    if int.from_bytes(cursor.take(CHECKSUM_BYTES, "checksum"), "little") != checksum:
         raise FormatError(f"checksum mismatch in image {first}: the file is damaged")
-    group = Group(flags & _MODE_MASK, count, width, height, payload)
+    group = Group(flags & MODE_MASK, count, width, height, payload)
     check_group(group, first + count, FormatError)
     return _Record(start, cursor.position, first, group, checksum)

@@ -1,5 +1,6 @@
 """Damaged archives from the command line: what is whole comes back, and what is lost is named."""
 
+import io
 import json
 from pathlib import Path
 
@@ -95,9 +96,30 @@ def test_decode_finds_what_checksums_cannot(archive: bytes, rcc):
     long = [*groups[:3], container.Group(1, 1, 30, 10, groups[3].payload + b"\0" * 40)]
     Path("b.rcc").write_bytes(container.pack(header, long))
     assert rcc("verify", "b.rcc")[0] == 0
-    code, out, _ = rcc("verify", "b.rcc", "--decode")
+    code, out, _ = rcc("verify", "b.rcc", "--decode", "--json")
+    (verdict,) = json.loads(out)
+    assert (code, verdict["intact"], verdict["images"], verdict["intact_images"]) == (4, False, 4, 3)
+    assert verdict["lost"] == [[3, 3]]
+    assert "payload" in verdict["faults"][0]
+    code, _, err = rcc("decompress", "b.rcc", "-o", "out", "--keep-going")
     assert code == 4
-    assert "payload" in out
+    assert "3 of 4 images are intact, lost: 0003.png" in err
+
+
+def test_what_cannot_be_decoded_here_may_still_be_whole(archive: bytes, rcc, monkeypatch: pytest.MonkeyPatch):
+    code, out, err = rcc("verify", "a.rcc", "--decode", "--max-pixels", "3", "--json")
+    (verdict,) = json.loads(out)
+    assert (code, verdict["intact"], verdict["images"]) == (7, True, 4)
+    assert "max-pixels" in verdict["faults"][0]
+    assert "not whole, or could not be checked" in err
+
+
+def test_archives_come_through_pipes(archive: bytes, rcc, monkeypatch: pytest.MonkeyPatch):
+    for data, code in ((archive, 0), (with_damage(archive, 1), 4)):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert rcc("decompress", "-", "-o", "out/", "--keep-going")[0] == code
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert rcc("verify", "-")[0] == code
 
 
 def test_keep_going_gives_every_intact_image_and_names_the_lost(archive: bytes, rcc):
@@ -120,7 +142,7 @@ def test_keep_going_gives_every_intact_image_and_names_the_lost(archive: bytes, 
 def test_keep_going_is_plain_decompression_of_a_whole_file(archive: bytes, rcc):
     assert rcc("decompress", "a.rcc", "-o", "out", "--keep-going") == (
         0,
-        "out: 4 images, the first 30x9 rgb\n",
+        "out: 4 of 4 images\n",
         "",
     )
     assert rcc("compress", "p0.png", "-o", "one.rcc", "-m", "colour")[0] == 0
@@ -154,18 +176,24 @@ def test_keep_going_stands_alone(archive: bytes, rcc, option: list[str]):
     assert rcc("decompress", "a.rcc", "-o", "out", "--keep-going", *option)[0] == 2
 
 
-def test_older_archives_give_the_groups_after_a_damaged_one(archive: bytes, rcc):
+def test_older_archives_give_what_is_before_the_damage(archive: bytes, rcc):
     header, groups = container.unpack(archive)
     old = container.pack(container.Header(**{**vars(header), "records": False}), groups)
     whole = codec.decompress(archive)
     Path("b.rcc").write_bytes(with_damage(old, 1))
     assert rcc("decompress", "b.rcc", "-o", "out", "--keep-going")[0] == 4
-    assert sorted(p.name for p in Path("out").iterdir()) == ["0000.png", "0002.png", "0003.png"]
-    np.testing.assert_array_equal(read_image("out/0003.png")[0], whole[3])
+    assert [p.name for p in Path("out").iterdir()] == ["0000.png"]  # the others have no numbers
+    np.testing.assert_array_equal(read_image("out/0000.png")[0], whole[0])
+    code, _, err = rcc("decompress", "b.rcc", "-o", "out", "--keep-going")
+    assert (code, err.splitlines()[-1]) == (
+        4, "rcc: error: b.rcc: damaged; 1 images are intact, lost: all from 0001.png on",
+    )  # fmt: skip
+    verdict = json.loads(rcc("verify", "b.rcc", "--json")[1])[0]
+    assert (verdict["images"], verdict["intact_images"], verdict["lost"]) == (None, 1, [])
     Path("c.rcc").write_bytes(with_damage(old, 0))  # then the header itself may be wrong
     code, _, err = rcc("decompress", "c.rcc", "-o", "out2", "--keep-going")
     assert code == 4
-    assert "nothing can be given back" in err
+    assert "nothing of the file can be relied on" in err
     assert not Path("out2").exists()
 
 

@@ -189,48 +189,53 @@ def _unpack(data: bytes) -> list["Group"]:
         intact = sum(group.count for _, group in found.groups)
         if not intact:
             raise
-        hint = f"{intact} of {found.num_images} images are intact: --keep-going gives them"
+        of = "" if found.num_images is None else f" of {found.num_images}"
+        hint = f"{intact}{of} images are intact: --keep-going gives them"
         raise FormatError(f"{error}; {hint}") from None
 
 
 def decompress_intact(
     source: str, output: str, model: str | None, max_pixels: int | None, overwrite: bool, quiet: bool
 ) -> None:
-    """Every intact image of a file to the folder ``output``; a FormatError that names the lost ones."""
+    """Every intact image of a file to ``output``; a FormatError that names the lost ones."""
     from rcccodec import container
-    from rcccodec.commands.verify import lost_images
 
     data = console.read_input(source)
     with console.about(source):
         found = container.salvage(data)
         if not found.groups:
             raise FormatError(f"no image of it is intact: {found.faults[0]}")
-    if not found.faults:
-        options = {"max_pixels": max_pixels} if max_pixels else {}
-        decompress_file(source, output, model, options, overwrite, quiet)
-        return
-    into_folder = _check_output(output, found.num_images, overwrite)
-    if output == console.STANDARD_STREAM:
-        raise OutputError("--keep-going: name a file or folder with -o")
+    into_folder = _check_output(output, 2 if found.num_images is None else found.num_images, overwrite)
 
     from rcccodec import atomic, codec
     from rcccodec.images import image_bytes, write_image
 
     with console.about(source):
-        made = codec.decompress_intact(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
-    if into_folder:
-        files = {_numbered(i, made.num_images): image_bytes(x, ".png") for i, x in made.images.items()}
+        made = codec.decompress_intact(found, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+        if not made.images:
+            raise FormatError(f"no image of it is intact: {made.faults[0]}")
+    count = len(made.images) if made.num_images is None else made.num_images
+    if output == console.STANDARD_STREAM:
+        atomic.write_stdout(image_bytes(made.images[0], ".png"))
+    elif into_folder:
+        files = {_numbered(i, count): image_bytes(x, ".png") for i, x in made.images.items()}
         atomic.write_folder(output, files, overwrite=overwrite)
-    elif made.images:
+    else:
         write_image(output, made.images[0], overwrite=overwrite)
-    if not quiet:
-        console.say(f"{output}: {len(made.images)} of {made.num_images} images")
+    of = "" if made.num_images is None else f" of {made.num_images}"
+    if not quiet and output != console.STANDARD_STREAM:
+        console.say(f"{output}: {len(made.images)}{of} images")
+    if not made.faults:
+        return
     for fault in made.faults:
         console.remark(f"{console.shown(source)}: {fault}", quiet)
-    ends = [[_numbered(i, made.num_images) for i in run] for run in lost_images(found)]
-    lost = ", ".join(first if first == last else f"{first} to {last}" for first, last in ends)
-    kept = f"{len(made.images)} of {made.num_images} images are intact"
-    raise FormatError(f"{console.shown(source)}: damaged; {kept}{f', lost: {lost}' if lost else ''}")
+    ends = [[_numbered(i, count) for i in run] for run in made.lost]
+    lost = [first if first == last else f"{first} to {last}" for first, last in ends]
+    if made.num_images is None:
+        lost.append(f"all from {_numbered(max(made.images) + 1, count)} on")
+    kept = f"{len(made.images)}{of} images are intact"
+    named = f", lost: {', '.join(lost)}" if lost else ""
+    raise FormatError(f"{console.shown(source)}: damaged; {kept}{named}")
 
 
 def _numbered(image: int, num_images: int) -> str:

@@ -35,7 +35,8 @@ def decompress_folder(
             with console.about(str(source / name)):
                 data = console.read_input(str(source / name))
                 if keep_going:
-                    count = container.salvage(data).num_images
+                    num_images = container.salvage(data).num_images
+                    count = 2 if num_images is None else num_images  # an archive, whatever is left of it
                 else:
                     count = sum(group.count for group in container.unpack(data)[1])
         except RccError as error:

@@ -3,17 +3,13 @@
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from rcccodec.commands import console
 from rcccodec.errors import FormatError, InputError, RccError
-
-if TYPE_CHECKING:
-    from rcccodec.container import Salvaged
 
 
 @dataclass(frozen=True)
@@ -22,7 +18,7 @@ class Verdict:
 
     images: in the file, as far as that is known; None where nothing is. lost: runs of images that are not
         intact, each as the numbers of its first and its last.
-    faults: a line each; none if the file is whole.
+    faults: a line each; of an intact file, why it was not decoded.
     """
 
     file: str
@@ -63,17 +59,18 @@ def verify(
     verdicts: list[Verdict] = []
     failures: list[RccError] = []
     for name in _files(inputs):
+        verdict = Verdict(name, False, None, 0)
         try:
             data = console.read_input(name)
             verdict = examine(name, data)
-            if decode and verdict.intact:
-                _decode(data, model, max_pixels)
-        except RccError as error:
-            verdict = Verdict(name, False, None, 0, faults=[str(error)])
-            failures.append(error)
-        else:
+            if decode:
+                verdict = decoded(verdict, data, model, max_pixels)
             if not verdict.intact:
                 failures.append(FormatError("damaged"))
+        except RccError as error:
+            cause = str(error).removeprefix(f"{console.shown(name)}: ")
+            verdict = replace(verdict, faults=[*verdict.faults, cause])
+            failures.append(error)
         verdicts.append(verdict)
         if not as_json and (verdict.faults or not quiet):
             console.say(_line(verdict))
@@ -93,20 +90,23 @@ def examine(name: str, data: bytes) -> Verdict:
     from rcccodec import container
 
     found = container.salvage(data)
-    num_intact = sum(group.count for _, group in found.groups)
-    return Verdict(name, not found.faults, found.num_images, num_intact, lost_images(found), found.faults)
+    ends = [(first, first + group.count) for first, group in found.groups]
+    num_intact = sum(end - first for first, end in ends)
+    lost = container.lost_runs(ends, found.num_images)
+    return Verdict(name, not found.faults, found.num_images, num_intact, lost, found.faults)
 
 
-def lost_images(found: "Salvaged") -> list[tuple[int, int]]:
-    """Runs of images, first and last, that are not among those of ``found.groups``."""
-    lost, expected = [], 0
-    for first, group in found.groups:
-        if first > expected:
-            lost.append((expected, first - 1))
-        expected = first + group.count
-    if expected < found.num_images:
-        lost.append((expected, found.num_images - 1))
-    return lost
+def decoded(verdict: Verdict, data: bytes, model: str | None, max_pixels: int | None) -> Verdict:
+    """The verdict after decoding every image that the checksums call intact.
+
+    Raises:
+        ModelError, LimitError: that cannot be tried.
+    """
+    from rcccodec import codec
+
+    made = codec.decompress_intact(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
+    faults, count = made.faults, len(made.images)
+    return replace(verdict, intact=not faults, intact_images=count, lost=made.lost, faults=faults)
 
 
 def _files(inputs: Iterable[str]) -> list[str]:
@@ -123,18 +123,10 @@ def _files(inputs: Iterable[str]) -> list[str]:
     return names
 
 
-def _decode(data: bytes, model: str | None, max_pixels: int | None) -> None:
-    from rcccodec import codec
-
-    codec.decompress(data, model, max_pixels=max_pixels or codec.MAX_PIXELS)
-
-
 def _line(verdict: Verdict) -> str:
-    name = console.shown(verdict.file)
-    if verdict.intact:
-        return f"{name}: whole, {verdict.images} image{'' if verdict.images == 1 else 's'}"
-    if verdict.images is None:
-        return f"{name}: {'; '.join(verdict.faults)}"
-    return (
-        f"{name}: {verdict.intact_images} of {verdict.images} images are intact; {'; '.join(verdict.faults)}"
-    )
+    images = "1 image" if verdict.images == 1 else f"{verdict.images} images"
+    of = "" if verdict.images is None else f" of {verdict.images}"
+    known = [f"whole, {images}"] if verdict.intact else [f"{verdict.intact_images}{of} images are intact"]
+    if not verdict.intact_images:
+        known = []
+    return f"{console.shown(verdict.file)}: {'; '.join([*known, *verdict.faults])}"
