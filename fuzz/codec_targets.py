@@ -125,7 +125,8 @@ def _intact(models: dict[bytes, AnyModel], other: AnyModel, data: bytes) -> froz
     """The number and content of every image that is left."""
     model = next((model for name, model in models.items() if name in data), other)
     found = codec.decompress_intact(data, model, max_pixels=MAX_PIXELS)
-    expect(all(0 <= number < found.num_images for number in found.images), "an image of no number")
+    end = max(found.images, default=-1) + 1 if found.num_images is None else found.num_images
+    expect(all(0 <= number < end for number in found.images), "an image of no number")
     whole = None
     with contextlib.suppress(RccError):
         whole = digest(codec.decompress(data, model, max_pixels=MAX_PIXELS))
