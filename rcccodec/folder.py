@@ -10,11 +10,13 @@ from typing import Any
 
 from rcccodec.atomic import output_error, write_bytes
 from rcccodec.errors import InputError
+from rcccodec.plain_file import open_plain
 
 PICTURES = (
     ".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif",
 )  # fmt: skip
 JOURNAL = ".rcc-folder.jsonl"
+_MAX_FILE_BYTES = 1 << 30  # no larger picture is read, nor larger file made of one
 
 
 def list_files(folder: Path, endings: Sequence[str]) -> list[str]:
@@ -136,7 +138,7 @@ def _line_hash(entry: dict[str, Any]) -> str:
 
 def _sha256(path: Path) -> str | None:
     try:
-        with open(path, "rb") as file:
+        with open_plain(path, _MAX_FILE_BYTES) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
+    except (InputError, OSError):
         return None

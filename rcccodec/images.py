@@ -41,9 +41,11 @@ from PIL import ExifTags, Image, ImageDraw, ImageFont, UnidentifiedImageError
 from rcccodec import atomic
 from rcccodec.errors import InputError, LimitError, OutputError
 from rcccodec.pillow_guards import check_work, silent_libraries
+from rcccodec.plain_file import open_plain
 from rcccodec.tiles import from_blocks, pad_to_multiple, to_blocks
 
 __all__ = [
+    "MAX_FILE_BYTES",
     "MAX_PIXELS",
     "MAX_SIDE",
     "check_ending",
@@ -62,6 +64,9 @@ __all__ = [
 
 MAX_PIXELS = 1 << 26
 MAX_SIDE = 65535
+
+_MOST_BYTES_A_PIXEL = 16  # twice those of four samples of 16 bits
+MAX_FILE_BYTES = _MOST_BYTES_A_PIXEL * MAX_PIXELS  # of a picture's file
 
 _BAND_PIXELS = 1 << 20  # worked on at a time where that takes many bytes a pixel
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF")
@@ -92,7 +97,7 @@ def read_image(
     """Read one picture by the table at the head of this module.
 
     Args:
-        source: a path, or the content of a file.
+        source: a path of a plain file, or the content of one.
         max_pixels: width times height allowed; checked on the header, before any pixel is decoded.
         name: what messages call the picture; the path, or "image", when not given.
 
@@ -100,15 +105,15 @@ def read_image(
         (image, notes): uint8 of shape (h, w) or (h, w, 3), and one line for everything that was not kept.
 
     Raises:
-        InputError: missing, unreadable, damaged or refused.
-        LimitError: too large.
+        InputError: missing, unreadable, a pipe or device, over 16 bytes a pixel allowed, damaged or refused.
+        LimitError: too many pixels.
 
     Invariant: every failure is one of these two, whatever the bytes are.
     """
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _read(io.BytesIO(source), name or "image", max_pixels)
     try:
-        with open(source, "rb") as file:
+        with open_plain(source, _MOST_BYTES_A_PIXEL * max(max_pixels, MAX_PIXELS), name) as file:
             return _read(file, name or os.fspath(source), max_pixels)
     except OSError as error:
         raise InputError(f"{name or os.fspath(source)}: cannot read: {error.strerror or error}") from error

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rcccodec.description import MAX_JSON_BYTES, parse_json, printable
-from rcccodec.errors import ModelError
+from rcccodec.errors import InputError, ModelError
+from rcccodec.plain_file import open_plain
 from rcccodec.published_models import published
 
 BUNDLE_VERSION, JOINT_BUNDLE_VERSION = 1, 2  # 2: a program that knows 1 alone would misread shared indices
@@ -178,13 +178,10 @@ def read_bounded(file: Path, limit: int) -> bytes:
         ModelError: it is missing, unreadable, too large, or a pipe or device.
     """
     try:
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device would never end
-            raise ModelError(f"{file}: not a plain file")
-        if status.st_size > limit:
-            raise ModelError(f"{file}: {status.st_size} bytes, more than the {limit} a model may have there")
-        with open(file, "rb") as stream:
-            return stream.read(status.st_size)
+        with open_plain(file, limit) as stream:
+            return stream.read(os.fstat(stream.fileno()).st_size)
+    except InputError as error:
+        raise ModelError(str(error)) from error
     except OSError as error:
         raise ModelError(f"{file}: {error.strerror or error}") from error
 

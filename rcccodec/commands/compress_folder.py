@@ -133,15 +133,13 @@ def _check_place(output: Path) -> None:
 
 def _make(task: _Task) -> _Made:
     """Read and encode one image; its own faults are returned, so that the others go on."""
-    from rcccodec.images import read_image
+    from rcccodec.images import MAX_FILE_BYTES, read_image
+    from rcccodec.plain_file import read_plain
     from rcccodec.report import Report
 
     hashed = b""
     try:
-        try:
-            content = Path(task.source).read_bytes()
-        except OSError as error:
-            raise InputError(f"{task.source}: cannot read: {error.strerror or error}") from error
+        content = read_plain(Path(task.source), MAX_FILE_BYTES)
         hashed = hashlib.sha256(content).digest()
         image, notes = read_image(content, name=task.source)
         try:

@@ -1,16 +1,23 @@
 """Image files in a folder or a tar archive: listed, split into train and test, read in memory."""
 
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import InputError, RccError
 from rcccodec.images import read_image
+from rcccodec.plain_file import open_plain
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2", ".avif")
 _SPLITS = {
@@ -23,6 +30,7 @@ _SPLITS = {
     "testing": "test",
 }
 _MAX_MEMBER_BYTES = 1 << 28
+_MAX_ARCHIVE_BYTES = 1 << 34  # packed, and again unpacked: all its images are to fit in memory
 _TEST_EVERY = 10
 _Read = tuple[NDArray[np.uint8], list[str]]  # an image, and notes on what was not kept
 
@@ -53,7 +61,7 @@ def load_images(path: Path, split: str | None = None, limit: int | None = None) 
         Images; an image that read_image changes (palette, 16 bits, ...) leaves one line in the notes.
 
     Raises:
-        InputError: nothing there, no images, an image or the archive is damaged.
+        InputError: nothing there, no images, an image or the archive is damaged, too large, a pipe or device.
         LimitError: an image is too large.
 
     Invariant: nothing is ever extracted to disk; links and special members of an archive are ignored.
@@ -61,15 +69,15 @@ def load_images(path: Path, split: str | None = None, limit: int | None = None) 
     if path.is_dir():
         names = sorted(_walk(path), key=_order)
         chosen, notes = _choose(names, split, limit, path)
-        return _decode(path, chosen, notes, lambda name: (path / name).read_bytes())
+        return _decode(path, chosen, notes)
     if path.suffix.lower() in ENDINGS:
-        return _decode(path.parent, [path.name], (), lambda name: path.read_bytes())
+        return _decode(path.parent, [path.name], ())
     try:
-        with tarfile.open(path) as tar:
+        with open_tar(path) as tar:
             names = sorted({member.name for member in tar if _is_image(member)}, key=_order)
         chosen, notes = _choose(names, split, limit, path)
         wanted = set(chosen)
-        with tarfile.open(path) as tar:  # second pass in file order: a gzip stream cannot jump back
+        with open_tar(path) as tar:  # second pass in file order: a gzip stream cannot jump back
             decoded = _read_members(tar, wanted, path)
     except RccError:
         raise
@@ -79,6 +87,54 @@ def load_images(path: Path, split: str | None = None, limit: int | None = None) 
         cause: str = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{path}: not a folder, image or tar archive that can be read: {cause}") from error
     return _images(chosen, notes, [decoded[name] for name in chosen])
+
+
+@contextlib.contextmanager
+def open_tar(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar archive, packed by gzip, bzip2, xz or not at all, as its first bytes say.
+
+    `tarfile.open` would try every packing, and takes zeros for any number of empty lzma streams.
+
+    Raises:
+        InputError: a pipe, device or folder, or over 16 GiB, packed or, while it is read, unpacked.
+        OSError, or almost anything that tarfile and its decompressors raise on damaged bytes.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_plain(path, _MAX_ARCHIVE_BYTES))
+        head = file.read(6)
+        file.seek(0)
+        unpacked: IO[bytes] = file
+        if head.startswith(b"\x1f\x8b"):
+            unpacked = cast(IO[bytes], stack.enter_context(gzip.GzipFile(fileobj=file)))
+        elif head.startswith(b"BZh"):
+            unpacked = stack.enter_context(bz2.BZ2File(file))
+        elif head == b"\xfd7zXZ\0":
+            unpacked = stack.enter_context(lzma.LZMAFile(file, format=lzma.FORMAT_XZ))
+        bounded = cast(IO[bytes], _Bounded(unpacked, path))
+        yield stack.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
+
+
+class _Bounded(io.RawIOBase):
+    """A stream that refuses what a few bytes of a tar header may ask for: a huge read, or a huge skip."""
+
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
+
+    def read(self, size: int = -1) -> bytes:
+        """As a stream's; at most 256 MiB at once, and a block of the archive."""
+        if not 0 <= size <= _MAX_MEMBER_BYTES + tarfile.BLOCKSIZE:
+            raise InputError(f"{self._path}: one part of it is {size} bytes, too large for an image")
+        return self._stream.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """As a stream's, from its start."""
+        if whence != io.SEEK_SET or offset > _MAX_ARCHIVE_BYTES:
+            raise InputError(f"{self._path}: unpacked, over the {_MAX_ARCHIVE_BYTES} bytes that are read")
+        return self._stream.seek(offset)
+
+    def tell(self) -> int:
+        """Bytes from the start."""
+        return self._stream.tell()
 
 
 def _walk(folder: Path) -> list[str]:
@@ -142,13 +198,8 @@ def _label(name: str) -> str | None:
     return found[-1] if found else None
 
 
-def _decode(path: Path, names: list[str], notes: tuple[str, ...], content: Callable[[str], bytes]) -> Images:
-    decoded = []
-    for name in names:
-        try:
-            decoded.append(read_image(content(name), name=f"{path}: {name}"))
-        except OSError as error:
-            raise InputError(f"{path}: {name}: cannot read: {error.strerror}") from error
+def _decode(path: Path, names: list[str], notes: tuple[str, ...]) -> Images:
+    decoded = [read_image(path / name, name=f"{path}: {name}") for name in names]
     return _images(names, notes, decoded)
 
 

@@ -3,6 +3,7 @@
 The file is mapped, not read: of an array larger than memory only the rows asked for are touched.
 """
 
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import InputError, LimitError
+from rcccodec.plain_file import open_plain
 from rcccodec.sources.source import Source
 
 ENDING = ".npy"
@@ -50,9 +52,12 @@ def load_array(path: Path, name: str, split: str, limit: int | None) -> Source:
 
 def _mapped(path: Path, name: str) -> NDArray[Any]:
     try:
+        open_plain(path, sys.maxsize, name).close()  # of any size: mapped
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             return np.load(path, mmap_mode="r", allow_pickle=False)
+    except InputError:
+        raise
     except Exception as error:  # NumPy parses headers as Python, and damaged ones raise almost anything
         cause = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{name}: cannot read as a .npy array of numbers: {cause:.200}") from error

@@ -3,7 +3,6 @@
 import io
 import pickle
 import pickletools
-import tarfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcccodec.errors import InputError, RccError
-from rcccodec.sources.archive import load_images
+from rcccodec.plain_file import open_plain, read_plain
+from rcccodec.sources.archive import load_images, open_tar
 from rcccodec.sources.source import Source
 
 SHAPE = (32, 32, 3)
 _BYTES = 3072
+_MAX_BATCH_BYTES = 1 << 26  # twice that of a real one
+_MAX_MAT_BYTES = 1 << 28  # far above the 182 MB of the larger standard file
 _MOST_TUPLES = 1000  # of a pickle; real ones have a handful
 _BATCHES = {"train": tuple(f"data_batch_{i}" for i in range(1, 6)), "test": ("test_batch",)}
 
@@ -78,7 +80,10 @@ def load_svhn(path: Path, name: str, limit: int | None) -> Source:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of byte orders; what comes of them is looked at below
-            x = loadmat(path, variable_names=["X"])["X"]
+            with open_plain(path, _MAX_MAT_BYTES) as file:
+                x = loadmat(file, variable_names=["X"])["X"]
+    except RccError:
+        raise
     except Exception as error:  # SciPy's reader raises almost anything on damaged bytes
         raise InputError(f"{path}: damaged .mat file: {_cause(error)}") from error
     if x.dtype != np.uint8 or x.ndim != 4 or x.shape[:3] != SHAPE:
@@ -156,10 +161,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _read_batch(path: Path) -> NDArray[np.uint8]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror or error}") from error
+    data = read_plain(path, _MAX_BATCH_BYTES)
     if path.suffix != ".bin":
         return parse_python_batch(data, str(path))
     if not data or len(data) % (_BYTES + 1):
@@ -173,10 +175,10 @@ def _read_batch(path: Path) -> NDArray[np.uint8]:
 def _batches_in_tar(path: Path, split: str) -> list[NDArray[np.uint8]]:
     found: dict[str, NDArray[np.uint8]] = {}
     try:
-        with tarfile.open(path) as tar:
+        with open_tar(path) as tar:
             for member in tar:
                 batch = member.name.rsplit("/", 1)[-1]
-                if batch in _BATCHES[split] and member.isreg() and member.size < 1 << 26:
+                if batch in _BATCHES[split] and member.isreg() and member.size < _MAX_BATCH_BYTES:
                     file = tar.extractfile(member)
                     found[batch] = parse_python_batch(file.read() if file else b"", f"{path}: {member.name}")
     except RccError:

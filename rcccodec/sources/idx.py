@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from rcccodec.errors import InputError
+from rcccodec.plain_file import open_plain
 from rcccodec.sources.source import Source
 
 SIDE = 32
@@ -91,7 +92,7 @@ def read_maybe_gzip(path: Path) -> bytes:
         InputError: unreadable, damaged or larger.
     """
     try:
-        with open(path, "rb") as file:
+        with open_plain(path, _MAX_BYTES) as file:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             if packed:
