@@ -218,6 +218,8 @@ def train(
     if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
         raise click.UsageError("--nerd-steps and --coordinates are at least 1")
 
+    console.num_processes()
+
     earlier = [name for name in (*CHECKPOINTS, "model.json") if os.path.exists(Path(output) / name)]
     if earlier and not resume:
         raise OutputError(
