@@ -133,7 +133,8 @@ def compress(
 
     An archive that was interrupted goes on when the same command is run again: finished parts of the search
     (single pictures for a model of latents, else up to about 32768 blocks each) lie in .OUT.parts beside OUT
-    until the end, and only what is smaller than one part begins anew.
+    until the end, and only what is smaller than one part begins anew. Parts of another run for OUT, with
+    other images or options, stay there.
 
     Where OUT is a folder, each image makes a file of its own: b.png OUT/b.rcc, and a/b.png below an INPUT
     folder OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the same command goes on: it keeps what
