@@ -19,7 +19,11 @@ from rcccodec import cli
 MEMORY_MIB = (0, 1, 4, 16, 32, 64, 96, 128, 192, 256)  # beyond what is taken before the command begins
 SMALL = "small"  # folder that a small or read-only file system is mounted on
 SMALL_BYTES = 16 << 10
-NO_MOUNTS, CHANGED = 97, 98  # exit codes of children
+CLOSED = "closed"  # folder that may not be searched, not even by root
+TOO_LONG = "a" * 300
+NO_MOUNTS, CHANGED = 97, 98  # exit codes of children; the first: the place cannot be made
+_CAPABILITIES_3 = 0x20080522
+_SEARCH_ALL = 1 << 1 | 1 << 2  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
 _NEW_NAMESPACE, _READ_ONLY, _PRIVATE, _RECURSIVE = 0x20000, 1, 1 << 18, 1 << 14
 
 NO_FAULT = Fault()
@@ -35,6 +39,7 @@ class Case:
     codes: Sequence[int]
     fault: Fault = NO_FAULT
     mount: str | None = None  # options of a tmpfs on SMALL
+    closes: bool = False  # there is CLOSED
     made: Sequence[str] = ()  # results that may be there all the same, whole
 
 
@@ -58,6 +63,12 @@ def cases(
     for name, words, inputs in writers:
         below_file = [word.format("in.txt/") for word in words]
         yield Case(f"{name} below a file", below_file, {**inputs, "in.txt": b""}, [6])
+        too_long = [word.format(f"{TOO_LONG}/") for word in words]
+        yield Case(f"{name} below too long a name", too_long, inputs, [6])
+        for below in ("", "deep/"):
+            closed = [word.format(f"{CLOSED}/{below}") for word in words]
+            what = f"{name} to {CLOSED}/{below}, which may not be searched"
+            yield Case(what, closed, inputs, [6], closes=True)
         mounted = [word.format(f"{SMALL}/") for word in words]
         yield Case(f"{name} on a read-only file system", mounted, inputs, [6], mount="ro")
         yield Case(f"{name} on a full disk", mounted, inputs, [6], mount=f"size={SMALL_BYTES}")
@@ -105,7 +116,12 @@ def wrong_end(case: Case, folder: Path) -> tuple[Outcome, list[str]]:
     if case.mount is not None:
         (folder / SMALL).mkdir()
         run, before = _run_and_look, _mounter(case.mount)
+    if case.closes:
+        (folder / CLOSED).mkdir(mode=0)
+        before = _search_no_more
     outcome = run_child(Command(case.words, before=before, run=run), folder, case.fault)
+    if case.closes:
+        (folder / CLOSED).chmod(0o700)
     if outcome.code == NO_MOUNTS:
         return outcome, []
     wrong = []
@@ -120,6 +136,19 @@ def wrong_end(case: Case, folder: Path) -> tuple[Outcome, list[str]]:
 
 def _nothing() -> None:
     pass
+
+
+def _search_no_more() -> None:
+    """Give up, as a plain user has never had it, the right to search every folder."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable of 32 capabilities, then of the rest
+    if libc.capget(header, sets):
+        os._exit(NO_MOUNTS)
+    for kind in range(3):
+        sets[kind] &= ~_SEARCH_ALL
+    if libc.capset(header, sets) or os.access(CLOSED, os.X_OK, effective_ids=True):
+        os._exit(NO_MOUNTS)
 
 
 def _mounter(options: str) -> Callable[[], None]:

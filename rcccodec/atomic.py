@@ -24,7 +24,7 @@ except ImportError:  # not on Windows, where nothing is swept
     fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp", re.DOTALL)
-_MOST_NAME = 200  # characters of NAME that a temporary file is called after
+_MOST_NAME_BYTES = 200  # of NAME that a temporary file is called after
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = True) -> None:
@@ -43,16 +43,18 @@ def write_bytes(path: str | os.PathLike[str], data: bytes, *, overwrite: bool = 
 
     Invariant: after any failure ``path`` is what it was before and no temporary file is left.
     """
-    target = Path(os.path.realpath(path))
     try:
         if not overwrite and os.path.lexists(path):
             raise FileExistsError
-        if target.exists() and not stat.S_ISREG(target.stat().st_mode):
-            target.write_bytes(data)  # a rename would replace the device; a folder fails here, as it should
+        mode = _mode(path)
+        if mode is not None and not stat.S_ISREG(mode):
+            # a rename would replace the device, and the pipe behind /dev/stdout has no other name; a folder
+            # fails here, as it should
+            Path(path).write_bytes(data)
             return
-        _write_then_rename(target, data, overwrite)
+        _write_then_rename(Path(os.path.realpath(path)), data, overwrite)
     except FileExistsError:
-        raise OutputError(f"{path}: exists already and --no-overwrite was given") from None
+        raise _taken(path) from None
     except OSError as error:
         raise output_error(path, error) from error
 
@@ -63,16 +65,17 @@ def check_target(path: str | os.PathLike[str], *, overwrite: bool = True) -> Non
     Raises:
         OutputError: as `write_bytes` does.
     """
-    target = Path(os.path.realpath(path))
     if not overwrite and os.path.lexists(path):
-        raise OutputError(f"{path}: exists already and --no-overwrite was given")
-    if target.is_dir():
-        raise OutputError(f"{path}: cannot write: {os.strerror(errno.EISDIR)}")
-    if not target.parent.is_dir():
-        raise OutputError(f"{path}: cannot write: no folder {target.parent}")
-    if target.exists() and not target.is_file():
-        return  # a pipe or device, which is written to directly
+        raise _taken(path)
     try:
+        mode = _mode(path)
+        if mode is not None and stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if mode is not None and not stat.S_ISREG(mode):
+            return  # a pipe or device, which is written to directly
+        target = Path(os.path.realpath(path))
+        if not os.path.isdir(target.parent):
+            raise OutputError(f"{path}: cannot write: no folder {target.parent}")
         with tempfile.TemporaryFile(dir=target.parent, prefix=".", suffix=".tmp"):
             pass
     except OSError as error:
@@ -87,28 +90,38 @@ def write_folder(path: str | os.PathLike[str], files: Mapping[str, bytes], *, ov
     Args:
         path: a folder, or a name that is free in a folder that exists.
         files: plain file names and their contents, in the order in which they appear.
-        overwrite: with False any of the names existing in ``path`` is an error.
+        overwrite: with False any of the names existing in ``path`` is an error; one that appears during the
+            call ends it there, after the files before it.
 
     Raises:
         OutputError: as for `write_bytes`.
     """
     folder = Path(path)
-    beside = folder / folder.name if folder.is_dir() else folder
+    beside = folder
+    if os.path.isdir(folder):
+        folder = Path(os.path.realpath(folder))  # "." has no name, and / has none at all
+        beside = folder / (folder.name or "root")
     sweep([beside])
     try:
         clashes = [name for name in files if os.path.lexists(folder / name)]
         if clashes and not overwrite:
-            raise OutputError(f"{folder / clashes[0]}: exists already and --no-overwrite was given")
+            raise _taken(Path(path, clashes[0]))
         for name in clashes:
-            if (folder / name).is_dir():  # found out between two renames it would leave half of the files
-                raise OutputError(f"{folder / name}: cannot write: {os.strerror(errno.EISDIR)}")
+            if os.path.isdir(folder / name):  # found out between two renames: half of the files would be left
+                raise OutputError(f"{Path(path, name)}: cannot write: {os.strerror(errno.EISDIR)}")
         with _temporary(beside, Path.mkdir) as staging:
             for name, data in files.items():
                 _write_and_sync(staging / name, data)
             _sync_folder(staging)
-            if folder.is_dir():
+            if os.path.isdir(folder):
                 for name in files:
-                    os.replace(staging / name, folder / name)
+                    if overwrite:
+                        os.replace(staging / name, folder / name)
+                        continue
+                    try:
+                        _rename_to_free(staging / name, folder / name)
+                    except FileExistsError:
+                        raise _taken(Path(path, name)) from None
                 _sync_folder(folder)
             else:
                 os.rename(staging, folder)
@@ -125,7 +138,7 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     """
     folder = Path(path)
     try:
-        missing = [above for above in (folder, *folder.parents) if not above.exists()]
+        missing = [above for above in (folder, *folder.parents) if not os.path.exists(above)]
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise output_error(folder, error) from error
@@ -142,12 +155,19 @@ def sweep(targets: Iterable[str | os.PathLike[str]]) -> None:
         return
     names: dict[Path, set[str]] = {}
     for target in map(os.path.realpath, targets):
-        names.setdefault(Path(target).parent, set()).add(os.path.basename(target)[:_MOST_NAME])
+        names.setdefault(Path(target).parent, set()).add(short_name(os.path.basename(target)))
     for folder, wanted in names.items():
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 if (match := _TEMPORARY.fullmatch(entry.name)) and match[1] in wanted:
                     _remove_if_left(entry.path)
+
+
+def short_name(name: str) -> str:
+    """The beginning of a file name that a hidden neighbour is called after: ordinary names are kept whole."""
+    while len(os.fsencode(name)) > _MOST_NAME_BYTES:  # what a file system counts; no character is cut
+        name = name[:-1]
+    return name
 
 
 def write_stdout(data: bytes) -> None:
@@ -169,6 +189,22 @@ def write_stdout(data: bytes) -> None:
 def output_error(path: str | os.PathLike[str], error: OSError) -> OutputError:
     """The documented error for what the system said while writing ``path``."""
     return OutputError(f"{path}: cannot write: {error.strerror or error}")
+
+
+def _taken(path: str | os.PathLike[str]) -> OutputError:
+    return OutputError(f"{path}: exists already and --no-overwrite was given")
+
+
+def _mode(path: str | os.PathLike[str]) -> int | None:
+    """Kind and permissions of what ``path`` names or points to; None if there is nothing.
+
+    Raises:
+        OSError: nobody can tell: a folder on the way may not be searched, or a name is too long.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _write_then_rename(target: Path, data: bytes, overwrite: bool) -> None:
@@ -206,12 +242,12 @@ def _rename_to_free(temporary: Path, target: Path) -> None:
 def _temporary(target: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """A file or folder beside ``target`` that ``make`` makes; locked, and removed if it is still there."""
     while True:
-        path = target.with_name(f".{target.name[:_MOST_NAME]}.{secrets.token_hex(4)}.tmp")
+        path = target.with_name(f".{short_name(target.name)}.{secrets.token_hex(4)}.tmp")
         lock = None
         try:
             make(path)
             lock = _lock(path, wait=True)
-            if not path.exists():  # swept before it was locked
+            if not os.path.exists(path):  # swept before it was locked
                 continue
             yield path
             return

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,8 @@ _MAX_FILE_BYTES = 1 << 30  # no larger picture is read, nor larger file made of 
 def list_files(folder: Path, endings: Sequence[str]) -> list[str]:
     """Paths below ``folder``, with slashes, of plain files with one of the endings (any case), sorted.
 
-    Hidden files and folders are left out; links to files are followed, links to folders are not.
+    Hidden files and folders are left out; links to files are followed, links to folders are not. A link to
+    what may not be looked at counts, so that whoever reads it names it.
 
     Raises:
         InputError: there are none, or a folder cannot be read.
@@ -36,11 +38,20 @@ def list_files(folder: Path, endings: Sequence[str]) -> list[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(root) / name
-            if name.lower().endswith(tuple(endings)) and not name.startswith(".") and path.is_file():
+            if name.lower().endswith(tuple(endings)) and not name.startswith(".") and _is_file(path):
                 found.append(path.relative_to(folder).as_posix())
     if not found:
         raise InputError(f"{folder}: no files in it that end in {' '.join(endings)}")
     return sorted(found)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        return True
+    except OSError:
+        return False
 
 
 def mirrored(names: Sequence[str], short: Callable[[str], str], full: Callable[[str], str]) -> dict[str, str]:
@@ -71,7 +82,7 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self._folder, self._path = folder, folder / JOURNAL
         self._entries: dict[str, dict[str, Any]] = {}
-        if self._path.is_file():
+        if os.path.isfile(self._path):
             try:
                 lines = self._path.read_text(encoding="ascii", errors="replace").splitlines()
             except OSError as error:

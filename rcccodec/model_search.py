@@ -25,7 +25,7 @@ def model_folders() -> list[Path]:
     """Where models are looked for: RCC_MODELS, the installed package, the source checkout."""
     here = Path(__file__).resolve().parent
     places = [Path(os.environ["RCC_MODELS"])] if os.environ.get("RCC_MODELS") else []
-    return [p for p in (*places, here / "_models", here.parent / "models") if p.is_dir()]
+    return [p for p in (*places, here / "_models", here.parent / "models") if os.path.isdir(p)]
 
 
 def list_models() -> list[str]:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import rcccodec
-from rcccodec.atomic import make_folder, write_bytes
+from rcccodec.atomic import make_folder, short_name, sweep, write_bytes
 from rcccodec.bundle import load_model
 from rcccodec.errors import ModelError, OutputError
 from rcccodec.jobs import run_jobs
@@ -79,6 +79,7 @@ def choose_in_parts(
     model: str,
     jobs: int = 1,
     keep: Path | None = None,
+    used: dict[Path, bool] | None = None,
 ) -> tuple[list[np.ndarray], float]:
     """What `rcccodec.stages.choose` returns, from parts of the images that ``jobs`` processes share.
 
@@ -86,6 +87,7 @@ def choose_in_parts(
         model: name or folder that every process loads the model of ``settings`` from.
         keep: folder where finished parts are put, each under the hash of all that it depends on, and looked
             for; made when the first is finished. None keeps none.
+        used: is told the file of every part, and whether it is this call that makes it.
         others: as in `rcccodec.stages.choose`.
 
     Raises:
@@ -99,6 +101,7 @@ def choose_in_parts(
         None if keep is None else _load(keep / name, part) for name, part in zip(names, parts, strict=True)
     ]
     missing = [p for p, chosen in enumerate(found) if chosen is None]
+    note_parts(used, keep, names, found)
     done = len(parts) - len(missing)
 
     def search(p: int) -> tuple[int, Chosen]:
@@ -187,13 +190,43 @@ def write_part(file: Path, content: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    make_folder(file.parent)
-    try:
-        write_bytes(file, _seal(file, content) + content)
-    except OutputError:
+    for is_last in (False, True):
+        make_folder(file.parent)
+        try:
+            write_bytes(file, _seal(file, content) + content)
+            return
+        except OutputError as error:
+            if not is_last and isinstance(error.__cause__, FileNotFoundError):
+                continue  # another run for the same OUT ended and took the empty folder away
+            with suppress(OSError):
+                file.parent.rmdir()  # if this is the first
+            raise
+
+
+def parts_folder(output: Path) -> Path:
+    """Where the parts of an archive are kept until it is whole."""
+    return output.with_name(f".{short_name(output.name)}.parts")
+
+
+def note_parts(
+    used: dict[Path, bool] | None, keep: Path | None, names: Sequence[str], found: Sequence[object]
+) -> None:
+    """Tell ``used`` of parts: False for those that were ``found``, True for those that are to be made."""
+    if used is not None and keep is not None:
+        for name, one in zip(names, found, strict=True):
+            used[keep / name] = used.get(keep / name, False) or one is None
+
+
+def forget_parts(keep: Path, files: Iterable[Path]) -> None:
+    """Remove these parts, what killed processes left of them, and the folder ``keep`` if nothing else is in
+    it: parts of another run, which may go on or be taken up again, stay."""
+    files = list(files)
+    sweep(files)
+    for file in files:
         with suppress(OSError):
-            file.parent.rmdir()  # if this is the first
-        raise
+            file.unlink()
+    with suppress(OSError):
+        keep.rmdir()
 
 
 def _seal(file: Path, content: bytes) -> bytes:

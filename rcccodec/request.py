@@ -89,7 +89,7 @@ class Request:
         from rcccodec.latent.model import LatentModel
 
         codec.check_images(images)
-        target_bits = self.target_bits
+        target_bits = None if self.target_bits is None else min(self.target_bits, MOST_TARGET_BITS)
         if self.target_bpp is not None:
             if not 0 < self.target_bpp < math.inf:
                 raise LimitError(f"target of {self.target_bpp:g} bits a pixel: must be a positive number")

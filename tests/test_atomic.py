@@ -353,3 +353,113 @@ def test_where_there_are_no_locks_nothing_is_swept(tmp_path: Path, monkeypatch: 
     atomic.sweep([tmp_path / "out"])
     atomic.write_bytes(tmp_path / "out", b"x")
     assert names(tmp_path) == sorted([*(path.name for path in left), "out"])
+
+
+@pytest.mark.parametrize("name", [".", "./", "../here", os.sep])
+def test_a_folder_is_filled_whatever_it_is_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    if name == os.sep:  # which tests had better not write to
+        monkeypatch.setattr(os.path, "realpath", lambda path: os.sep if path == Path(os.sep) else str(path))
+        monkeypatch.setattr(atomic, "_temporary", stopped := Stopped())
+        with pytest.raises(KeyboardInterrupt):
+            atomic.write_folder(name, {"a": b"1"})
+        assert stopped.target == Path("/root")
+        return
+    atomic.write_folder(name, {"a": b"1"})
+    atomic.write_folder(name, {"b": b"2"}, overwrite=False)
+    with pytest.raises(OutputError, match="exists already"):
+        atomic.write_folder(name, {"b": b"3"}, overwrite=False)
+    assert {p.name: p.read_bytes() for p in here.iterdir()} == {"a": b"1", "b": b"2"}
+    assert names(tmp_path) == ["here"]
+
+
+class Stopped:
+    """In place of `atomic._temporary`: notes the target and ends."""
+
+    target: Path | None = None
+
+    def __call__(self, target: Path, _make: object) -> None:
+        self.target = target
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_taken_meanwhile_is_not_overwritten_in_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+):
+    sync = os.fsync
+
+    def race(descriptor: int) -> None:
+        sync(descriptor)
+        (tmp_path / "b").write_bytes(b"theirs")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fsync", race)
+    if not links:
+        monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(OutputError, match="b: exists already"):
+        atomic.write_folder(tmp_path, {"a": b"1", "b": b"2"}, overwrite=False)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == {"a": b"1", "b": b"theirs"}
+    monkeypatch.setattr(os, "fsync", sync)
+    atomic.write_folder(tmp_path, {"b": b"2"})
+    assert (tmp_path / "b").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("name", ["中" * 83 + ".rcc", "é" * 125 + ".png", "x" * 255])
+def test_names_of_the_most_bytes_are_written_and_swept(tmp_path: Path, name: str):
+    atomic.write_bytes(tmp_path / name, b"x")
+    assert names(tmp_path) == [name]
+    short = atomic.short_name(name)
+    assert len(os.fsencode(short)) <= 200
+    assert name.startswith(short)
+    (tmp_path / f".{short}.0123abcd.tmp").write_bytes(b"half")
+    atomic.sweep([tmp_path / name])
+    assert names(tmp_path) == [name]
+    assert atomic.short_name("ordinary.rcc") == "ordinary.rcc"
+
+
+def test_a_name_that_is_too_long_is_an_output_error(tmp_path: Path):
+    for path in (tmp_path / ("a" * 300), tmp_path / ("a" * 300) / "out"):
+        for write in (
+            lambda p: atomic.check_target(p),
+            lambda p: atomic.write_bytes(p, b""),
+            lambda p: atomic.write_folder(p, {"a": b""}),
+            lambda p: atomic.make_folder(p),
+        ):
+            with pytest.raises(OutputError, match="File name too long"):
+                write(path)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_may_not_be_searched_is_an_output_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    real = os.stat
+
+    def refuse(path: object, *args: object, **options: object) -> os.stat_result:
+        if not isinstance(path, int) and "closed/" in os.fsdecode(path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path, *args, **options)
+
+    (tmp_path / "closed").mkdir()
+    monkeypatch.setattr(os, "stat", refuse)  # as root has it, who may search all of them
+    for write in (atomic.check_target, lambda p: atomic.write_bytes(p, b"")):
+        with pytest.raises(OutputError, match="Permission denied"):
+            write(tmp_path / "closed" / "out")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="only Unix has /dev/fd")
+def test_a_pipe_without_a_name_is_written_to():
+    read, write = os.pipe()
+    try:
+        atomic.check_target(f"/dev/fd/{write}")
+        atomic.sweep([f"/dev/fd/{write}"])
+        atomic.write_bytes(f"/dev/fd/{write}", b"through")
+        assert os.read(read, 99) == b"through"
+    finally:
+        os.close(read)
+        os.close(write)

@@ -354,6 +354,25 @@ def test_a_folder_named_like_a_description_is_no_model(tmp_path: Path, monkeypat
     assert "odd" not in list_models()
 
 
+def test_a_folder_of_models_that_cannot_be_looked_at_is_passed_over(
+    grey: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shipped = list_models()
+    real = os.stat
+
+    def refuse(path: object, *args: object, **options: object) -> os.stat_result:
+        if str(path).startswith(str(grey.parent)):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    monkeypatch.setenv("RCC_MODELS", "x" * 6000)
+    assert set(list_models()) <= set(shipped)
+    monkeypatch.setenv("RCC_MODELS", str(grey.parent))
+    assert "grey" in list_models()
+    monkeypatch.setattr(os, "stat", refuse)
+    assert "grey" not in list_models()
+
+
 def test_an_unreadable_neighbour_does_not_hide_a_model(grey: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RCC_MODELS", str(grey.parent))
     (grey.parent / "a").mkdir()

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="l
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = [
-    "compress below a file", "compress on a read-only file system", "compress on a full disk",
+    "compress below a file", "compress an archive below too long a name",
+    "compress a folder to closed/deep/, which may not be searched",
+    "compress on a read-only file system", "compress on a full disk",
     "compress an archive on a full disk", "compress a folder on a full disk",
     "decompress an archive on a full disk", "compress to a full device", "a file to /dev/full",
     "JSON to closed", "a file to closed", "an error nobody can be told", "wrong usage nobody can be told",

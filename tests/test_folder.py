@@ -18,6 +18,7 @@ from PIL import Image
 from rcccodec import cli, codec, parts
 from rcccodec.bundle import load_model
 from rcccodec.commands import compress_folder, console, decompress_folder
+from rcccodec.errors import OutputError
 from rcccodec.folder import JOURNAL, Journal, list_files, mirrored
 from rcccodec.images import read_image
 from rcccodec.request import Request
@@ -479,3 +480,140 @@ def test_a_journal_without_a_whole_report_is_no_reason_to_keep_a_file(tmp_path, 
         journal.begin()
         journal.add("x.rcc", hashlib.sha256(b"source").digest(), "asked", b"file", noted)
         assert (Journal(tmp_path).kept("x.rcc", tmp_path / "x.png", "asked") is not None) == is_kept
+
+
+def test_a_file_is_never_called_like_a_folder_of_another_one(work: Path, rcc):
+    digit = Path("pics/a.png").read_bytes()
+    for name in ("a.png", "A.rcc/x.png", "a.png.rcc/y.png", "b.png"):
+        Path("in", name).parent.mkdir(parents=True, exist_ok=True)
+        Path("in", name).write_bytes(digit)
+    assert rcc("compress", "in", "-o", "out/", *GREY)[::2] == (0, "")
+    assert sorted(tree("out")) == ["A.rcc/x.rcc", "a.png.rcc.rcc", "a.png.rcc/y.rcc", "b.rcc"]
+    assert len(set(tree("out").values())) == 1
+
+
+def test_a_picture_that_may_not_be_looked_at_is_named(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    real = os.stat
+
+    def refuse(path: object, *args: object, **options: object) -> os.stat_result:
+        if str(path).endswith("x.png"):
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **options)
+
+    Path("pics/x.png").unlink()
+    Path("pics/x.png").symlink_to("closed/x.png")  # which cannot be opened either
+    Path("pics/dangling.png").symlink_to("nowhere")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", refuse)
+        names = list_files(Path("pics"), [".png"])
+    assert "x.png" in names
+    assert "dangling.png" not in names
+    monkeypatch.setattr(compress_folder, "_say", lambda *_: None)
+    monkeypatch.setattr("rcccodec.folder.list_files", lambda *_: names)
+    code, _, err = rcc("compress", "pics", "-o", "out/", *GREY)
+    assert code == 3
+    assert "x.png: cannot read" in err
+    assert len(tree("out")) == len(names) - 1
+    code, _, err = rcc("compress", "pics", "-o", "a.rcc", *GREY)
+    assert (code, err.count("\n")) == (3, 1)
+
+
+def test_a_folder_out_of_too_long_a_name_is_refused_before_the_first_image(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(compress_folder, "_make", None)
+    for out in ("a" * 300, f"{'a' * 300}/", f"{'a' * 300}/b/", f"{'a' * 300}.rcc"):
+        code, _, err = rcc("compress", "pics", "-o", out, *GREY)
+        assert (code, err.count("\n")) == (6, 1)
+        assert "File name too long" in err
+    assert os.listdir() == ["pics"]
+
+
+@pytest.mark.parametrize("name", ["a" * 246 + ".rcc", "中" * 82 + ".rcc"])
+def test_an_archive_of_a_long_name_is_interrupted_and_taken_up(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, name: str
+):
+    monkeypatch.setattr(parts, "PART_BLOCKS", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_save", kills(parts._save, 1))
+        assert rcc("compress", "pics", "-o", name, *GREY)[0] == 130
+    assert len(list(parts.parts_folder(Path(name)).iterdir())) == 1
+    assert rcc("compress", "pics", "-o", name, *GREY)[0] == 0
+    assert Path(name).read_bytes() == expected_archive()
+    assert sorted(os.listdir()) == sorted([name, "pics"])
+    assert parts.parts_folder(Path("x/a.rcc")) == Path("x/.a.rcc.parts")
+
+
+def test_a_run_takes_away_its_own_parts_alone(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "PART_BLOCKS", 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_save", kills(parts._save, 1))
+        assert rcc("compress", "pics", "-o", "a.rcc", *GREY, "--seed", "9")[0] == 130
+    (theirs,) = Path(".a.rcc.parts").iterdir()
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY)[0] == 0
+    assert list(Path(".a.rcc.parts").iterdir()) == [theirs]
+    Path(".a.rcc.parts", f".{theirs.name}.0123abcd.tmp").write_bytes(b"half")
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY, "--seed", "9")[0] == 0
+    assert sorted(os.listdir()) == ["a.rcc", "pics"]
+
+
+def test_a_target_out_of_reach_takes_away_no_part_it_found(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "PART_BLOCKS", 8)
+    unreachable = ["--target-bits", "1"]
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY, *unreachable)[0] == 7
+    assert os.listdir() == ["pics"]
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "_save", kills(parts._save, 1))
+        assert rcc("compress", "pics", "-o", "a.rcc", *GREY, *unreachable)[0] == 130
+    (found,) = Path(".a.rcc.parts").iterdir()
+    assert rcc("compress", "pics", "-o", "a.rcc", *GREY, *unreachable)[0] == 7
+    assert list(Path(".a.rcc.parts").iterdir()) == [found]
+
+
+def test_a_part_is_kept_though_another_run_takes_the_folder_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    file = tmp_path / ".a.rcc.parts" / "part"
+    make = parts.make_folder
+
+    def taken_away(times: int) -> Callable:
+        calls: list = []
+
+        def made(folder: Path) -> None:
+            make(folder)
+            calls.append(folder)
+            if len(calls) <= times:
+                folder.rmdir()
+
+        return made
+
+    monkeypatch.setattr(parts, "make_folder", taken_away(1))
+    parts.write_part(file, b"content")
+    assert parts.read_part(file) == b"content"
+    parts.forget_parts(file.parent, [file])
+    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(parts, "make_folder", taken_away(2))
+    with pytest.raises(OutputError):
+        parts.write_part(file, b"content")
+
+
+def test_an_archive_goes_into_a_pipe_and_leaves_nothing_beside_it(work: Path, rcc):
+    read, write = os.pipe()
+    try:
+        assert rcc("compress", "pics", "-o", f"/dev/fd/{write}", *GREY)[::2] == (0, "")
+        assert os.read(read, 1 << 16) == expected_archive()
+    finally:
+        os.close(read)
+        os.close(write)
+    assert os.listdir() == ["pics"]
+
+
+@pytest.mark.parametrize("size", ["abc", "", "0", "-1", "1.5"])
+def test_a_number_of_processes_that_is_none_is_wrong_usage(
+    work: Path, rcc, monkeypatch: pytest.MonkeyPatch, size: str
+):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    code, _, err = rcc("compress", "pics", "-o", "a.rcc", *GREY)
+    assert code == 2
+    assert "WORLD_SIZE" in err
+    assert os.listdir() == ["pics"]

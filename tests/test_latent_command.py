@@ -347,6 +347,10 @@ def test_more_bits_than_a_float_holds_are_as_good_as_any(work: Path, rcc):
         for bpp in ("1e308", "1000")
     ]
     assert made[0]["file_bytes"] == made[1]["file_bytes"]
+    digits = "1" + "0" * 400
+    code, out, err = rcc("compress", "small.png", "-o", "t.rcc", *FAST, "--json", "--target-bits", digits)
+    assert (code, err) == (0, "")
+    assert json.loads(out)["file_bytes"] == made[0]["file_bytes"]
 
 
 def test_a_quality_is_reached(work: Path, rcc):

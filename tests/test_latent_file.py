@@ -164,6 +164,8 @@ def test_any_target_from_the_smallest_file_on_is_kept(latent_model) -> None:
     ):
         assert 8 * len(compress_to_bits(sources, settings, target_bits).data) <= target_bits
     assert 8 * len(compress_to_bits(sources, settings, 10 * largest).data) == pytest.approx(largest, rel=0.03)
+    most = compress_to_bits(sources, settings, 1 << 40)
+    assert compress_to_bits(sources, settings, 10**400).data == most.data
     for target_bits in (smallest - 1, 1, 0):
         with pytest.raises(LimitError, match=f"the smallest file this model makes of it has {smallest}"):
             compress_to_bits(sources, settings, target_bits)

@@ -93,12 +93,13 @@ def interrupted_after(count: int, monkeypatch: pytest.MonkeyPatch, rcc, *options
     assert sorted(os.listdir()) == [".a.rcc.parts", "pics"]
 
 
-def searches(monkeypatch: pytest.MonkeyPatch, rcc, *options: str) -> int:
-    """Make a.rcc and count the pictures that were searched."""
+def searches(monkeypatch: pytest.MonkeyPatch, rcc, *options: str, stay: int = 0) -> int:
+    """Make a.rcc and count the pictures that were searched; so many parts of another run stay."""
     with monkeypatch.context() as patch:
         patch.setattr(parts, "encode_picture", counted(parts.encode_picture, calls := []))
         assert rcc("compress", "pics", "-o", "a.rcc", *FAST, *options)[0] == 0
-    assert sorted(os.listdir()) == ["a.rcc", "pics"]
+    assert sorted(os.listdir()) == [".a.rcc.parts"] * (stay > 0) + ["a.rcc", "pics"]
+    assert not stay or len(os.listdir(".a.rcc.parts")) == stay
     return len(calls)
 
 
@@ -155,14 +156,15 @@ def test_pictures_kept_by_other_options_are_not_taken(
     work: Path, rcc, monkeypatch: pytest.MonkeyPatch, other: tuple[str, str]
 ):
     interrupted_after(4, monkeypatch, rcc, *other)
-    assert searches(monkeypatch, rcc) == len(SHAPES)
+    assert searches(monkeypatch, rcc, stay=4) == len(SHAPES)
     assert Path("a.rcc").read_bytes() == expected()
+    assert searches(monkeypatch, rcc, *other) == len(SHAPES) - 4  # they were not lost
 
 
 def test_a_changed_picture_is_searched_again(work: Path, rcc, monkeypatch: pytest.MonkeyPatch):
     interrupted_after(4, monkeypatch, rcc)
     Image.fromarray(smooth_picture(20, 33, 99)).save("pics/a.png")
-    assert searches(monkeypatch, rcc) == 1
+    assert searches(monkeypatch, rcc, stay=1) == 1
     assert Path("a.rcc").read_bytes() == expected()
 
 

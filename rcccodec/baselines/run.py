@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcccodec.atomic import make_folder, sweep, write_folder
+from rcccodec.atomic import check_target, make_folder, sweep, write_folder
 from rcccodec.baselines.baseline import DEFAULT_SEARCH_PASSES
 from rcccodec.baselines.bundle import DESCRIPTION, bundle_files
 from rcccodec.baselines.card import write_card
@@ -164,9 +165,10 @@ def train_baseline(
     held_out = load_items(run, "test", data_root)
     make_folder(output)
     checkpoint = output / CHECKPOINT
+    check_target(checkpoint)
     sweep([checkpoint])
     trained = train(
-        x, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
+        x, run.plan, checkpoint=checkpoint, resume=resume and os.path.exists(checkpoint), device=device,
         report=report, stop=stop, start_from=run.start_from,
     )  # fmt: skip
     if stop():
@@ -278,7 +280,7 @@ def _standard_error(values: np.ndarray) -> float:
 
 def steps_for(plan: NtcPlan, minutes: float, checkpoint: Path | None, device: str) -> NtcPlan:
     """The plan with as many steps as ``minutes`` allow."""
-    if checkpoint is not None and checkpoint.exists():
+    if checkpoint is not None and os.path.exists(checkpoint):
         try:
             return replace(plan, steps=int(load_checkpoint(checkpoint)[1]["plan"]["steps"]))
         except DAMAGE as error:

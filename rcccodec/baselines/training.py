@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -235,7 +236,7 @@ def _train(
 def _start(network: Network | LatentNetwork, spec: NtcSpec | LatentSpec, checkpoint: Path) -> bool:
     """Take over the networks of a checkpoint or bundle; whether they are those of a latent network."""
     try:
-        if checkpoint.is_dir():
+        if os.path.isdir(checkpoint):
             bundle = load_bundle(checkpoint)
             state, begun = coding_tensors(bundle.network), bundle.spec.to_json()
         else:
@@ -265,7 +266,7 @@ def is_latent(start: Path) -> bool:
     Raises:
         ModelError: it is damaged.
     """
-    if start.is_dir():
+    if os.path.isdir(start):
         return False
     plan = load_checkpoint(start)[1].get("plan")
     spec = plan.get("spec") if isinstance(plan, dict) else None

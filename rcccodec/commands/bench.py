@@ -1,5 +1,6 @@
 """``rcc bench``: this codec beside other codecs and theory, on the same images in the same run."""
 
+import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def _output(context: click.Context, option: click.Parameter, name: str | None) -
 
 def _names(context: click.Context, option: click.Parameter, words: tuple[str, ...]) -> tuple[str, ...]:
     """Words that commas part, but for one that is a folder."""
-    parts = [[word] if Path(word).is_dir() else word.split(",") for word in words]
+    parts = [[word] if os.path.isdir(word) else word.split(",") for word in words]
     names = tuple(name.strip() for some in parts for name in some)
     if not all(names):
         raise click.BadParameter("a name is empty", context, option)

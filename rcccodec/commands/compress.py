@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -134,7 +133,8 @@ def compress(
 
     An archive that was interrupted goes on when the same command is run again: finished parts of the search
     (single pictures for a model of latents, else up to about 32768 blocks each) lie in .OUT.parts beside OUT
-    until the end, and only what is smaller than one part begins anew.
+    until the end, and only what is smaller than one part begins anew. Parts of another run for OUT, with
+    other images or options, stay there.
 
     Where OUT is a folder, each image makes a file of its own: b.png OUT/b.rcc, and a/b.png below an INPUT
     folder OUT/a/b.rcc (b.png.rcc where two would clash). Interrupted, the same command goes on: it keeps what
@@ -191,7 +191,7 @@ def compress(
             seed, joint, apart, console.resolve_device(device),
         )  # fmt: skip
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (mirrors or processes > 1 or "-" in inputs):
+    if console.num_processes() > 1 and (mirrors or processes > 1 or "-" in inputs):
         raise click.UsageError("torchrun shares the search of one file: no --jobs, no folder OUT, no -")
     if mirrors:
         from rcccodec.commands.compress_folder import compress_folder
@@ -212,7 +212,7 @@ def compress(
     from rcccodec.bundle import Model, load_model
     from rcccodec.latent.parts import encode_in_parts
     from rcccodec.latent.report import LatentReport
-    from rcccodec.parts import choose_in_parts
+    from rcccodec.parts import choose_in_parts, forget_parts, parts_folder
     from rcccodec.ranks import joined, shared_search
     from rcccodec.report import Report
 
@@ -222,18 +222,21 @@ def compress(
     with joined() as ranks, shared_search(ranks):
         quiet = quiet or not ranks.is_first
         keep = None
-        if len(images) > 1 and not to_stderr and ranks.size == 1:
-            keep = Path(output).with_name(f".{Path(output).name}.parts")
+        used: dict[Path, bool] = {}
+        is_file = os.path.isfile(output) or not os.path.exists(output)  # beside a pipe is no place for parts
+        if len(images) > 1 and not to_stderr and is_file and ranks.size == 1:
+            keep = parts_folder(Path(output))
         try:
             encoded = request().encode(
                 images,
                 bundle,
                 progress=partial(console.progress_bar, "compress", quiet, unit=unit),
-                search=partial(choose_in_parts, model=model, jobs=processes, keep=keep),
-                encode_pictures=partial(encode_in_parts, model=model, jobs=processes, keep=keep),
+                search=partial(choose_in_parts, model=model, jobs=processes, keep=keep, used=used),
+                encode_pictures=partial(encode_in_parts, model=model, jobs=processes, keep=keep, used=used),
             )
         except LimitError:  # as it will be the next time
-            _forget(keep)
+            if keep is not None:
+                forget_parts(keep, [file for file, is_made in used.items() if is_made])
             raise
     if not ranks.is_first:
         return
@@ -246,7 +249,8 @@ def compress(
             quiet,
         )
     console.write_output(output, encoded.data, not no_overwrite)
-    _forget(keep)
+    if keep is not None:
+        forget_parts(keep, used)
     if as_json:
         console.say(json.dumps(report.as_json(), indent=2), to_stderr=to_stderr)
     elif not quiet:
@@ -255,11 +259,6 @@ def compress(
         else:
             text = _summary(encoded, bundle.name, coder or "mincost", output)
         console.say(text, to_stderr=to_stderr)
-
-
-def _forget(parts: Path | None) -> None:
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
 
 
 def _read_images(inputs: tuple[str, ...], quiet: bool) -> list:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from rcccodec.atomic import check_target, make_folder, sweep, write_bytes
+from rcccodec.atomic import check_target, make_folder, output_error, sweep, write_bytes
 from rcccodec.commands import console
 from rcccodec.errors import InputError, LimitError, OutputError
 from rcccodec.folder import JOURNAL, Journal, mirrored
@@ -70,9 +70,7 @@ def compress_folder(
     Invariant: nothing is made below ``output`` before the first image is done.
     """
     names = list(sources)
-    files = mirrored(
-        names, lambda name: str(PurePosixPath(name).with_suffix(".rcc")), lambda name: f"{name}.rcc"
-    )
+    files = _files(names)
     asked = request.fingerprint(parse_card(model_path(request.model))[1])
     journal = Journal(output)
     reports = {
@@ -126,9 +124,32 @@ def compress_folder(
 def _check_place(output: Path) -> None:
     """Fail now if ``output`` could not be made or written to."""
     place = output
-    while not os.path.lexists(place):
-        place = place.parent
+    while True:
+        try:
+            os.lstat(place)
+            break
+        except (FileNotFoundError, NotADirectoryError):
+            place = place.parent
+        except OSError as error:
+            raise output_error(output, error) from error
     check_target(place / JOURNAL)
+
+
+def _files(names: Sequence[str]) -> dict[str, str]:
+    """What each image's file is called: never like a folder that another one's file goes to."""
+    folders = {str(above).casefold() for name in names for above in PurePosixPath(name).parents}
+
+    def full(name: str) -> str:
+        file = f"{name}.rcc"
+        while file.casefold() in folders:
+            file += ".rcc"
+        return file
+
+    def short(name: str) -> str:
+        file = str(PurePosixPath(name).with_suffix(".rcc"))
+        return full(name) if file.casefold() in folders else file
+
+    return mirrored(names, short, full)
 
 
 def _make(task: _Task) -> _Made:

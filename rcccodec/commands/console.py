@@ -1,6 +1,7 @@
 """What all commands share: reading inputs, speaking to the terminal, devices, progress."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -141,6 +142,14 @@ def resolve_device(name: str) -> str:
     if name == "cuda" and not torch.cuda.is_available():
         raise click.UsageError("--device cuda: no CUDA device is available here")
     return name
+
+
+def num_processes() -> int:
+    """How many processes torchrun started: its WORLD_SIZE, 1 where there is none."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise click.UsageError(f"WORLD_SIZE={text!r:.60} is not a number of processes, as torchrun gives it")
+    return int(text)
 
 
 def is_terminal() -> bool:

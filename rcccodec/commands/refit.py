@@ -1,5 +1,6 @@
 """``rcc refit``: other index codes for a finished model."""
 
+import os
 from pathlib import Path
 
 import click
@@ -52,7 +53,7 @@ def refit(
     It takes a minute or more for each slope, longer with N and with blocks an index, and tells of each as it
     begins. The folder is written at the end.
     """
-    if (Path(output) / "model.json").exists():
+    if os.path.exists(Path(output) / "model.json"):
         raise OutputError(f"{output}: holds a model; name another folder")
     if read_card(model).get("kind") == "latent":
         raise ModelError(

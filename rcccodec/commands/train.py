@@ -1,6 +1,7 @@
 """``rcc train``: a source to a model bundle."""
 
 import math
+import os
 import shlex
 import signal
 from collections.abc import Iterator
@@ -217,7 +218,9 @@ def train(
     if min(nerd_steps) < 1 or (coordinates and min(coordinates) < 1):
         raise click.UsageError("--nerd-steps and --coordinates are at least 1")
 
-    earlier = [name for name in (*CHECKPOINTS, "model.json") if (Path(output) / name).exists()]
+    console.num_processes()
+
+    earlier = [name for name in (*CHECKPOINTS, "model.json") if os.path.exists(Path(output) / name)]
     if earlier and not resume:
         raise OutputError(
             f"{output}: holds an earlier run ({earlier[0]}); go on with --resume or name another folder"

@@ -1,5 +1,6 @@
 """``rcc train-ntc``: a source to a baseline of learned transform coding."""
 
+import os
 from pathlib import Path
 
 import click
@@ -110,7 +111,7 @@ def train_ntc(
     earlier = [
         p.name
         for p in (checkpoint, Path(output) / "baseline.json", Path(output) / "model.json")
-        if p.exists()
+        if os.path.exists(p)
     ]
     if earlier and not resume:
         raise OutputError(

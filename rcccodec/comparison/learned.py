@@ -1,5 +1,6 @@
 """Learned transform coding on the images: a baseline of `rcccodec.baselines` at each of its slopes."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,7 +76,7 @@ def is_baseline(name: str) -> bool:
     from rcccodec.model_search import model_folders
 
     places = [Path(name), *(folder / name for folder in model_folders())]
-    return any((place / "baseline.json").is_file() for place in places)
+    return any(os.path.isfile(place / "baseline.json") for place in places)
 
 
 def load_learned(references: Sequence[str], images: ImageSet) -> list[Learned]:

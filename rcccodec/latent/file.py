@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -177,7 +178,7 @@ def compress_to_bits(
         )
         if slope == 0:
             smallest = least
-        away = abs(math.log(plain / max(1, target_bits)))
+        away = abs(math.log(plain / min(max(1, target_bits), sys.maxsize)))
         if least <= target_bits and (best is None or away < best[0]):
             best = away, at_slope, latents
     if best is None:

@@ -23,7 +23,7 @@ from rcccodec.latent import bands
 from rcccodec.latent.codec import Coded, Latents, Progress
 from rcccodec.latent.file import LatentSettings, encode_picture
 from rcccodec.latent.payload import Channel, Reader
-from rcccodec.parts import hash_pictures, model_of_task, read_part, write_part
+from rcccodec.parts import hash_pictures, model_of_task, note_parts, read_part, write_part
 
 FACTS = ("class_bytes", "dimension_bytes", "divergence_bits", "expected_bits")  # of `Coded`, kept as they are
 
@@ -38,6 +38,7 @@ def encode_in_parts(
     model: str,
     jobs: int = 1,
     keep: Path | None = None,
+    used: dict[Path, bool] | None = None,
 ) -> list[Coded]:
     """What `rcccodec.latent.file.encode_pictures` returns, of pictures that ``jobs`` processes share.
 
@@ -45,6 +46,7 @@ def encode_in_parts(
         model: name or folder that every process loads the model of ``settings`` from.
         keep: folder where finished pictures are put, each under the hash of all that its payload depends on,
             and looked for; made when the first is finished. None keeps none.
+        used: as in `rcccodec.parts.choose_in_parts`.
         others: as in `rcccodec.latent.file.encode_pictures`.
 
     Raises:
@@ -56,6 +58,7 @@ def encode_in_parts(
         for name, x in zip(names, sources, strict=True)
     ]
     missing = [p for p, coded in enumerate(found) if coded is None]
+    note_parts(used, keep, names, found)
     done = len(sources) - len(missing)
 
     def search_here() -> Iterator[tuple[int, Coded]]:

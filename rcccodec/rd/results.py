@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -56,9 +57,9 @@ def read_results(path: Path, request: Mapping[str, Any]) -> Methods:
     Raises:
         OutputError: the file holds something else, which a run would overwrite.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         return {}
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise OutputError(f"{path}: not a regular file")
     refusal = "; name another file, or start over with --fresh"
     try:

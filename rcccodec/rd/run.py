@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -58,7 +59,7 @@ class Run:
             ModelError: it is damaged.
         """
         path = self._path(name)
-        if path is None or not path.exists():
+        if path is None or not os.path.exists(path):
             return None
         tensors, values = load_checkpoint(path)
         return (tensors, values) if values.get("plan") == self._plan(plan) else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rcccodec.atomic import make_folder, sweep, write_folder
+from rcccodec.atomic import check_target, make_folder, sweep, write_folder
 from rcccodec.baselines.run import CHECKPOINT, steps_for
 from rcccodec.baselines.training import NtcPlan, Progress, is_latent, plan_values, train
 from rcccodec.errors import InputError
@@ -123,9 +124,10 @@ def train_latent(
     held_out = _tiles(run.source, "test", HELD_OUT_PICTURES, data_root)
     make_folder(output)
     checkpoint = output / CHECKPOINT
+    check_target(checkpoint)
     sweep([checkpoint])
     trained = train(
-        crops, run.plan, checkpoint=checkpoint, resume=resume and checkpoint.exists(), device=device,
+        crops, run.plan, checkpoint=checkpoint, resume=resume and os.path.exists(checkpoint), device=device,
         report=report, stop=stop, start_from=run.start_from,
     )  # fmt: skip
     if stop():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -159,7 +160,7 @@ def make_plan(
 
 def checkpoint_name(path: Path) -> str:
     """The first 12 hex digits of the SHA-256 of a checkpoint, or of a bundle's weights."""
-    file = path / "weights.safetensors" if path.is_dir() else path
+    file = path / "weights.safetensors" if os.path.isdir(path) else path
     try:
         return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     except OSError as error:
@@ -229,7 +230,7 @@ def generator_spec(
 
 def _steps_for(plan: TrainingPlan, minutes: float, saved: Path | None, device: str) -> TrainingPlan:
     """The plan with its steps scaled, in their proportion, to take about ``minutes``."""
-    if saved is not None and saved.exists():
+    if saved is not None and os.path.exists(saved):
         try:
             steps = load_checkpoint(saved)[1]["plan"]
             return replace(plan, vae_steps=int(steps["vae_steps"]), nerd_steps=int(steps["nerd_steps"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rcccodec.atomic import make_folder, sweep, write_folder
+from rcccodec.atomic import check_target, make_folder, sweep, write_folder
 from rcccodec.bundle import bundle_files, rounded
 from rcccodec.channel.search import select_channel
 from rcccodec.distortion import parse_distortion
@@ -92,12 +93,13 @@ def train_model(
             x, held_out, shape = left.of(x), left.of(held_out), (*sub, plan.channels)
     for s, stage in enumerate(plan.stages, before):
         checkpoint = output / f"checkpoint-{s}.safetensors"
+        check_target(checkpoint)
         sweep([checkpoint])
         trained = train(
             x,
             stage.training,
             checkpoint=checkpoint,
-            resume=ranks.first_of(resume and checkpoint.exists()),
+            resume=ranks.first_of(resume and os.path.exists(checkpoint)),
             device=device,
             report=None if report is None else (lambda p, s=s: report(s, p)),
             stop=stop,
