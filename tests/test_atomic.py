@@ -365,7 +365,7 @@ def test_a_folder_is_filled_whatever_it_is_called(tmp_path: Path, monkeypatch: p
         monkeypatch.setattr(atomic, "_temporary", stopped := Stopped())
         with pytest.raises(KeyboardInterrupt):
             atomic.write_folder(name, {"a": b"1"})
-        assert stopped.target == Path("/root")
+        assert stopped.target == Path(f"{os.sep}root")
         return
     atomic.write_folder(name, {"a": b"1"})
     atomic.write_folder(name, {"b": b"2"}, overwrite=False)

@@ -1,6 +1,7 @@
 """Codec: images there and back, against brute force, and everything that can be wrong with a file."""
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -296,8 +297,10 @@ def test_every_truncation_and_every_flipped_byte_is_a_format_or_model_error():
 def repacked(data: bytes, **changes: object) -> bytes:
     """The file with other header fields or another first group, its checksum made right again."""
     header, groups = container.unpack(data)
-    fields = {**header.__dict__, **{k: v for k, v in changes.items() if k in header.__dict__}}
-    group = {**groups[0].__dict__, **{k: v for k, v in changes.items() if k in groups[0].__dict__}}
+    fields, group = (
+        asdict(one) | {name: value for name, value in changes.items() if name in asdict(one)}
+        for one in (header, groups[0])
+    )
     return container.pack(container.Header(**fields), [container.Group(**group), *groups[1:]])
 
 
