@@ -105,7 +105,7 @@ def choose_in_parts(
     done = len(parts) - len(missing)
 
     def search(p: int) -> tuple[int, Chosen]:
-        told = None if progress is None else partial(_tell, progress, done, len(parts))
+        told = None if progress is None else partial(tell_part, progress, done, len(parts))
         return p, choose(pieces[p], parts[p].counts, settings, decoders, device, told)
 
     if jobs > 1 and len(missing) > 1:
@@ -128,7 +128,8 @@ def choose_in_parts(
     return addresses, float(np.average([certified for _, certified in whole], weights=blocks))
 
 
-def _tell(progress: Progress, part: int, parts: int, done: int, total: int) -> None:
+def tell_part(progress: Progress, part: int, parts: int, done: int, total: int) -> None:
+    """Tell what is done of all parts, each as large as this one."""
     progress(part * total + done, parts * total)
 
 

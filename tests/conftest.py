@@ -7,6 +7,7 @@ import pytest
 from tiny_latent import load_tiny, tiny_latent_model
 from tiny_models import write_tiny_models
 
+from rcccodec import cli
 from rcccodec.latent.model import LatentModel
 
 
@@ -35,6 +36,19 @@ def latent_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def latent_model(latent_folder: Path) -> LatentModel:
     """The same, loaded."""
     return load_tiny(latent_folder)
+
+
+@pytest.fixture
+def rcc(capfd: pytest.CaptureFixture[str]):
+    """Run rcc in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        code = cli.run(list(arguments))
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
 
 
 @pytest.fixture(scope="session", autouse=True)

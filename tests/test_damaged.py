@@ -8,21 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rcccodec import cli, codec, container
+from rcccodec import codec, container
 from rcccodec.images import read_image
-
-
-@pytest.fixture
-def rcc(capfd: pytest.CaptureFixture[str]):
-    """Run rcc in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.run(list(arguments))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

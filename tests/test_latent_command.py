@@ -48,19 +48,6 @@ def work(model_folder: Path, latent_folder: Path, tmp_path: Path, monkeypatch: p
 
 
 @pytest.fixture
-def rcc(capfd: pytest.CaptureFixture[str]):
-    """Run rcc in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        capfd.readouterr()
-        code = cli.run(list(arguments))
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
 def whole(work: Path, rcc) -> np.ndarray:
     """in.rcc, made of in.png, and its pixels."""
     assert rcc("compress", "in.png", "-o", "in.rcc", *FAST)[0] == 0

@@ -23,7 +23,7 @@ from rcccodec.latent import bands
 from rcccodec.latent.codec import Coded, Latents, Progress
 from rcccodec.latent.file import LatentSettings, encode_picture
 from rcccodec.latent.payload import Channel, Reader
-from rcccodec.parts import hash_pictures, model_of_task, note_parts, read_part, write_part
+from rcccodec.parts import hash_pictures, model_of_task, note_parts, read_part, tell_part, write_part
 
 FACTS = ("class_bytes", "dimension_bytes", "divergence_bits", "expected_bits")  # of `Coded`, kept as they are
 
@@ -63,7 +63,7 @@ def encode_in_parts(
 
     def search_here() -> Iterator[tuple[int, Coded]]:
         for p in missing:
-            told = None if progress is None else partial(_tell, progress, done, len(sources))
+            told = None if progress is None else partial(tell_part, progress, done, len(sources))
             given = None if latents is None else latents[p]
             yield p, encode_picture(sources[p], given, settings, device, told)
 
@@ -88,10 +88,6 @@ def encode_in_parts(
             bits = 8 * sum(len(one.data) for one in found if one is not None)
             progress(bits, max(bits, 1) * len(sources) // done)  # those to come are guessed alike
     return [coded for coded in found if coded is not None]
-
-
-def _tell(progress: Progress, before: int, pictures: int, done: int, total: int) -> None:
-    progress(before * total + done, pictures * total)
 
 
 @dataclass(frozen=True)
